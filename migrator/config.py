@@ -1,0 +1,102 @@
+"""All options of migrator. `etc/migrator/migrator.conf.sample` is generated from here and checked for drift."""
+import socket
+
+from oslo_config import cfg
+from oslo_log import log
+
+CONF = cfg.CONF
+
+DEFAULT_OPTS = [
+    cfg.StrOpt('host', default=socket.gethostname(), sample_default='the host name',
+               help='Name by which this agent or conductor is known. It may differ from the hypervisor\'s own name for the host.'),
+    cfg.StrOpt('state_path', default='/var/lib/migrator',
+               help='Directory for what a daemon must remember: the agent\'s journal and the SQLite database, if one is used.'),
+    cfg.StrOpt('rpc_version_cap', default='',
+               help='Highest RPC version to send, such as 1.0, while old and new daemons run side by side. Empty: no cap.'),
+]
+
+CONDUCTOR_OPTS = [
+    cfg.IntOpt('workers', default=64, min=1, help='How many requests and workflow transitions one conductor works on at once.'),
+    cfg.FloatOpt('sweep_interval', default=1.0, min=0.05,
+                 help='Seconds between two looks for workflows that are due. Normal progress comes by events and does not wait for it.'),
+    cfg.IntOpt('sweep_batch', default=200, min=1, help='How many due workflows one look takes at most.'),
+    cfg.FloatOpt('claim_seconds', default=8.0, min=1.0,
+                 help='For how long a conductor that works on a workflow keeps others away from it. A conductor that dies is '
+                      'replaced after this time at the latest.'),
+    cfg.FloatOpt('host_down_after', default=20.0, min=0.5, help='A host not heard of for so many seconds is down.'),
+    cfg.FloatOpt('host_lost_after', default=60.0, min=0.5,
+                 help='After so many seconds without an answer a workflow stops waiting for a host: its cleanup becomes a debt, or '
+                      'the migration stands in needs_operator.'),
+    cfg.FloatOpt('observe_interval', default=2.0, min=0.05,
+                 help='Seconds between two looks at the hosts while a migration job runs that no agent waits for.'),
+    cfg.FloatOpt('retry_interval', default=2.0, min=0.05, help='Seconds before a failed or unanswered step is tried again, doubled each time.'),
+    cfg.IntOpt('step_attempts', default=5, min=1, help='How often a step that must succeed is tried before it is named as a debt.'),
+    cfg.FloatOpt('poll_interval', default=30.0, min=0.05,
+                 help='Seconds after which a running operation that was not heard of is asked for. A backstop: completion comes as an event.'),
+    cfg.IntOpt('max_migrations_per_host', default=4, min=1,
+               help='How many live migrations one host takes part in at once, as source or destination. The rest is queued.'),
+    cfg.IntOpt('completion_timeout', default=800, min=0,
+               help='Seconds per GiB of memory and copied disk, 2 GiB each at least, after which a live migration is aborted; 0: never.'),
+]
+
+COMPUTE_OPTS = [
+    cfg.StrOpt('driver', default='libvirt', help='Hypervisor driver: an entry point of migrator.compute.drivers.'),
+    cfg.StrOpt('availability_zone', default='', help='Zone that this host reports.'),
+    cfg.StrOpt('instances_path', default='/var/lib/migrator/instances',
+               help='Directory for the disks of guests. Shared storage is detected by an identity file in it, not configured.'),
+    cfg.ListOpt('extra_disk_paths', default=[], help='Further directories in which disks of guests may lie.'),
+    cfg.FloatOpt('heartbeat_interval', default=5.0, min=0.05, help='Seconds between two heartbeats.'),
+    cfg.IntOpt('max_operations', default=32, min=1, help='How many operations the agent runs at once; more are refused with AgentBusy.'),
+    cfg.FloatOpt('report_interval', default=2.0, min=0.05, help='Seconds before an unacknowledged report is repeated.'),
+]
+
+LIBVIRT_OPTS = [
+    cfg.StrOpt('connection_uri', default='qemu:///system', help='The local libvirtd.'),
+    cfg.StrOpt('live_migration_uri', default='',
+               help='What other hosts\' libvirtds connect to, such as qemu+tcp://10.0.0.1/system. Empty: qemu+tls:// and live_migration_address.'),
+    cfg.StrOpt('live_migration_address', default='', help='Address that takes the migration stream. Empty: this host\'s name.'),
+    cfg.StrOpt('listen_address', default='127.0.0.1', help='Address to which graphics and TCP consoles of guests bind.'),
+    cfg.StrOpt('virt_type', default='auto', choices=['auto', 'kvm', 'qemu'],
+               help='Domain type of new guests. auto: kvm where libvirt offers it.'),
+    cfg.StrOpt('cpu_model', default='', help='CPU model of new guests. Empty: host-model with KVM, qemu64 with TCG.'),
+]
+
+FAKE_OPTS = [
+    cfg.StrOpt('world', default='', help='File that holds the simulated hosts and guests, shared by all simulated agents.'),
+    cfg.FloatOpt('migration_seconds', default=0.5, min=0, help='How long a simulated live migration takes at least.'),
+    cfg.IntOpt('bandwidth_mib', default=1024, min=1, help='Simulated memory bandwidth in MiB a second.'),
+    cfg.IntOpt('memory_mib', default=65536, min=1, help='Memory of a simulated host.'),
+    cfg.IntOpt('cpus', default=32, min=1, help='CPUs of a simulated host.'),
+    cfg.ListOpt('faults', default=[],
+                help='Faults to simulate, as METHOD=ACTION: fail, hang, slow:SECONDS. For tests and for trying out.'),
+]
+
+GROUPS = (('DEFAULT', DEFAULT_OPTS), ('conductor', CONDUCTOR_OPTS), ('compute', COMPUTE_OPTS), ('libvirt', LIBVIRT_OPTS), ('fake', FAKE_OPTS))
+
+
+def register(conf=CONF):
+    """Register every option on `conf`. Idempotent."""
+    for group, options in GROUPS:
+        conf.register_opts(options, group=None if group == 'DEFAULT' else group)
+    return conf
+
+
+def list_opts():
+    """Give oslo-config-generator what to document: pairs of group name and options."""
+    return [(group, options) for group, options in GROUPS]
+
+
+def setup(argv, prog, conf=CONF, default_config_files=None):
+    """Parse the command line and configuration files of a daemon and set up logging.
+
+    argv: arguments without the program's name. Raises oslo.config's errors, which name the option.
+    """
+    register(conf)
+    log.register_options(conf)
+    log.set_defaults(
+        logging_context_format_string='%(asctime)s.%(msecs)03d %(process)d %(levelname)s %(name)s '
+                                      '[req %(request_id)s mig %(migration_id)s] %(instance)s%(message)s',
+        default_log_levels=[*log.get_default_log_levels(), 'oslo_messaging=WARN', 'amqp=WARN', 'alembic=WARN'])
+    conf(argv, project='migrator', prog=prog, default_config_files=default_config_files)
+    log.setup(conf, 'migrator')
+    return conf

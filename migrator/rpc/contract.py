@@ -1,0 +1,86 @@
+"""The RPC contract as data: topics, versions and every method, in one place.
+
+A method's `kind` tells how it is issued: CALL is a short blocking request without side effects; SPAWN is call-then-spawn
+(acknowledged at once, its outcome comes back through `operation_finished`). `timeout` is in seconds and is the time for an answer to
+a CALL, or for the acknowledgement of a SPAWN; it says nothing about how long the work takes.
+"""
+import dataclasses
+import enum
+
+CONTROL_EXCHANGE = 'migrator'
+TOPIC_CONDUCTOR = 'migrator-conductor'
+TOPIC_COMPUTE = 'migrator-compute'
+
+#: Largest request that is accepted, in bytes of JSON.
+MAX_PAYLOAD = 1 << 20
+
+#: 1.0 - the first version: the eight methods of seed 000, instances, locate, operations.
+COMPUTE_VERSION = '1.0'
+#: 1.0 - live_migrate, show, list, abort, force_complete, hosts, instances (namespace None).
+CONDUCTOR_VERSION = '1.0'
+#: 1.0 - operation_finished, heartbeat (namespace `agent`), what agents tell the conductor.
+AGENT_NAMESPACE = 'agent'
+AGENT_VERSION = '1.0'
+
+
+class Kind(enum.StrEnum):
+    """How a method is issued."""
+
+    CALL = 'call'
+    SPAWN = 'spawn'
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """One method: its name, how it is issued, the time-out in seconds, the names of its arguments, and one line of meaning."""
+
+    name: str
+    kind: Kind
+    timeout: float
+    arguments: tuple[str, ...]
+    doc: str
+
+
+COMPUTE = {m.name: m for m in (
+    Method('check_can_live_migrate_destination', Kind.CALL, 15, ('guest',), 'DestinationFacts for the guest'),
+    Method('check_can_live_migrate_source', Kind.CALL, 15, ('guest',), 'SourceFacts of the guest'),
+    Method('locate_instance', Kind.CALL, 10, ('instance_uuid',), 'Location of the guest as this host sees it'),
+    Method('get_operation', Kind.CALL, 10, ('op_id',), "Report from the agent's journal; state `unknown` if it has none"),
+    Method('abort_live_migration', Kind.CALL, 10, ('migration_id', 'instance_uuid'), 'cancel the job; true if there was one'),
+    Method('force_complete_live_migration', Kind.CALL, 10, ('migration_id', 'instance_uuid'), 'make it converge; true if a job ran'),
+    Method('pre_live_migration', Kind.SPAWN, 10, ('envelope', 'plan'), 'prepare the destination'),
+    Method('live_migration', Kind.SPAWN, 10, ('envelope', 'plan', 'prepared'), 'run the hypervisor call at the source'),
+    Method('post_live_migration_at_source', Kind.SPAWN, 10, ('envelope', 'plan'), 'remove what is left at the source'),
+    Method('post_live_migration_at_destination', Kind.SPAWN, 10, ('envelope', 'plan'), 'make the arrived guest permanent'),
+    Method('rollback_live_migration_at_source', Kind.SPAWN, 10, ('envelope', 'plan'), 'make sure that the guest goes on'),
+    Method('rollback_live_migration_at_destination', Kind.SPAWN, 10, ('envelope', 'plan'), 'remove what was prepared'),
+    Method('create_instance', Kind.SPAWN, 10, ('envelope', 'spec'), 'make disks and define the guest'),
+    Method('start_instance', Kind.SPAWN, 10, ('envelope', 'instance_uuid'), 'start the guest'),
+    Method('stop_instance', Kind.SPAWN, 10, ('envelope', 'instance_uuid', 'timeout'), 'stop the guest'),
+    Method('delete_instance', Kind.SPAWN, 10, ('envelope', 'instance_uuid'), 'remove the guest and its disks'),
+)}
+
+#: What agents call on the conductor, namespace AGENT_NAMESPACE.
+AGENT = {m.name: m for m in (
+    Method('operation_finished', Kind.CALL, 10, ('report',), 'Report of an operation; repeated until it is acknowledged'),
+    Method('heartbeat', Kind.CALL, 10, ('heartbeat',), 'alive, inventory, progress; answers {resync: bool}'),
+)}
+
+#: What an API tier or the command line calls on the conductor.
+CONDUCTOR = {m.name: m for m in (
+    Method('live_migrate', Kind.CALL, 30, ('instance', 'destination_host', 'request_id', 'options'), 'ask for a live migration'),
+    Method('show', Kind.CALL, 30, ('migration',), 'one migration with its timeline'),
+    Method('list', Kind.CALL, 30, ('filters', 'limit', 'marker'), 'migrations, newest first'),
+    Method('abort', Kind.CALL, 30, ('migration',), 'abort; TooLate after the point of no return'),
+    Method('force_complete', Kind.CALL, 30, ('migration',), 'make a running one converge'),
+    Method('hosts', Kind.CALL, 30, (), 'all hosts'),
+    Method('host_show', Kind.CALL, 30, ('host',), 'one host'),
+    Method('host_disable', Kind.CALL, 30, ('host', 'reason'), 'no new work for the host'),
+    Method('host_enable', Kind.CALL, 30, ('host',), 'take new work again'),
+    Method('instances', Kind.CALL, 30, ('filters', 'limit', 'marker'), 'all instances, by name'),
+    Method('instance_show', Kind.CALL, 30, ('instance',), 'one instance, by uuid or unique name'),
+    Method('instance_create', Kind.CALL, 30, ('host', 'spec', 'request_id', 'start'), 'make an instance on a host'),
+    Method('instance_start', Kind.CALL, 30, ('instance', 'request_id'), 'start an instance'),
+    Method('instance_stop', Kind.CALL, 30, ('instance', 'request_id', 'timeout'), 'stop an instance'),
+    Method('instance_delete', Kind.CALL, 30, ('instance', 'request_id'), 'delete a stopped instance'),
+)}
