@@ -1,0 +1,1 @@
+"""Tests that kill processes and cut connections, and look at how the work ends."""
