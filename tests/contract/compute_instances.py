@@ -1,0 +1,111 @@
+"""Making, starting, stopping and deleting guests: scenarios for every compute driver."""
+import dataclasses
+
+from migrator import exceptions
+from migrator.states import GuestState
+from tests.contract import harness as hands
+from tests.contract.compute_base import ComputeScenarios
+from tests.contract.compute_facts import NOBODY
+
+REFUSED = (exceptions.InvalidRequest, exceptions.DriverError, exceptions.PreconditionFailed)
+
+
+class Scenarios(ComputeScenarios):
+    """create, start, stop and delete."""
+
+    def test_create_makes_a_guest_that_is_off(self):
+        uuid = self.given_stopped_guest(disks=2)
+        self.assert_where(uuid, hands.OFF_AT_A)
+        self.assertTrue(self.harness.files(self.a, uuid))
+        self.assertEqual(frozenset(), self.harness.files(self.b, uuid))
+
+    def test_create_twice_keeps_what_the_first_made(self):
+        spec = self.harness.spec()
+        self.a.create_instance(spec)
+        self.harness.stamp(self.a, spec.uuid, 'kept')
+        self.assert_idempotent(spec.uuid, lambda: self.a.create_instance(spec))
+        self.assertEqual('kept', self.harness.stamped(self.a, spec.uuid))
+
+    def test_create_does_not_touch_files_that_it_did_not_make(self):
+        spec = self.harness.spec()
+        self.harness.drop_foreign_file(self.a, spec)
+        self.assert_unchanged(spec.uuid, lambda: self.a.create_instance(spec), exceptions.DestinationNotEmpty)
+
+    def test_create_in_a_directory_that_is_not_configured_is_refused(self):
+        spec = self.harness.spec()
+        bad = dataclasses.replace(spec, disks=(dataclasses.replace(spec.disks[0], directory='/nowhere'),))
+        self.assert_unchanged(spec.uuid, lambda: self.a.create_instance(bad), *REFUSED)
+
+    def test_create_with_a_backing_file_that_is_not_there_is_refused_and_leaves_nothing(self):
+        spec = self.harness.spec()
+        disk = dataclasses.replace(spec.disks[0], backing=f'{spec.disks[0].directory}/no-such-image.raw')
+        self.assert_unchanged(spec.uuid, lambda: self.a.create_instance(dataclasses.replace(spec, disks=(disk,))), *REFUSED)
+
+    def test_start_twice(self):
+        uuid = self.given_stopped_guest()
+        self.assert_idempotent(uuid, lambda: self.a.start_instance(uuid))
+        self.assert_where(uuid, hands.AT_A)
+
+    def test_start_of_a_guest_that_is_not_there(self):
+        self.assert_unchanged(NOBODY, lambda: self.a.start_instance(NOBODY), exceptions.InstanceNotFound)
+
+    def test_stop_twice(self):
+        uuid = self.given_guest()
+        self.assert_idempotent(uuid, lambda: self.a.stop_instance(uuid, 0))
+        self.assert_where(uuid, hands.OFF_AT_A)
+
+    def test_stop_cuts_the_power_of_a_guest_that_does_not_listen_in_time(self):
+        uuid = self.given_guest()
+        self.a.stop_instance(uuid, 1)
+        self.assert_where(uuid, hands.OFF_AT_A)
+
+    def test_stop_of_a_guest_that_is_not_there(self):
+        self.assert_unchanged(NOBODY, lambda: self.a.stop_instance(NOBODY, 0), exceptions.InstanceNotFound)
+
+    def test_stop_is_refused_while_a_job_runs(self):
+        uuid, plan, prepared = self.given_prepared(bandwidth_mib=self.harness.slow_mib)
+        with self.copying(plan, prepared):
+            self.assertRaises(exceptions.PreconditionFailed, self.a.stop_instance, uuid, 0)
+            self.assertEqual(GuestState.RUNNING, self.a.locate(uuid).state)
+
+    def test_a_disk_keeps_its_content_from_stop_to_start(self):
+        uuid = self.given_stopped_guest()
+        self.harness.stamp(self.a, uuid, 'kept')
+        self.a.start_instance(uuid)
+        self.a.stop_instance(uuid, 0)
+        self.assertEqual('kept', self.harness.stamped(self.a, uuid))
+
+    def test_delete_twice_leaves_nothing(self):
+        uuid = self.given_stopped_guest(disks=2)
+        self.a.delete_instance(uuid)
+        self.assert_idempotent(uuid, lambda: self.a.delete_instance(uuid))
+        self.assert_where(uuid, hands.NOWHERE)
+        self.assertEqual(frozenset(), self.harness.files(self.a, uuid))
+
+    def test_delete_of_a_running_guest_is_refused(self):
+        uuid = self.given_guest()
+        self.assert_unchanged(uuid, lambda: self.a.delete_instance(uuid), exceptions.PreconditionFailed)
+
+    def test_delete_does_not_touch_files_that_no_driver_made(self):
+        spec = self.harness.spec()
+        self.harness.drop_foreign_file(self.a, spec)
+        before = self.picture(spec.uuid)
+        self.a.delete_instance(spec.uuid)
+        self.assertEqual(before, self.picture(spec.uuid))
+
+    def test_delete_does_not_touch_what_a_migration_prepared(self):
+        uuid, plan, _ = self.given_prepared()
+        before = self.picture(uuid)
+        try:
+            self.b.delete_instance(uuid)
+        except exceptions.PreconditionFailed:
+            pass  # allowed too: what counts is what is there afterwards
+        self.assertEqual(before, self.picture(uuid))
+        self.b.rollback_live_migration_at_destination(plan)
+
+    def test_a_guest_can_be_made_again_after_its_deletion(self):
+        spec = self.harness.spec()
+        self.a.create_instance(spec)
+        self.a.delete_instance(spec.uuid)
+        self.a.create_instance(spec)
+        self.assert_where(spec.uuid, hands.OFF_AT_A)
