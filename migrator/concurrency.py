@@ -44,11 +44,18 @@ def setup(mode=None):
     _eventlet.monkey_patch()
     # At exit eventlet joins its native threads: a process in the middle of a hypervisor's call of ten minutes would not end.
     atexit.unregister(importlib.import_module('eventlet.tpool').killall)
-    # Held for instants and never across a switch, so it may be native; a green one would break logging from native threads.
-    # (The handlers' locks, which are held across I/O, are made fit for both by oslo.log.)
-    logging._lock = _original('threading').RLock()
     _make_psycopg_green()
     return mode
+
+
+def mend_logging():
+    """Make it safe to log from native threads; call it after oslo.log was set up.
+
+    oslo.log makes the handlers' locks, which are held across I/O, fit for both kinds of threads, but leaves the module's own lock
+    green. That one is held for instants and never across a switch, so a native one serves greenlets as well.
+    """
+    if _eventlet is not None:
+        logging._lock = _original('threading').RLock()
 
 
 def is_green():

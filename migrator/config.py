@@ -4,6 +4,8 @@ import socket
 from oslo_config import cfg
 from oslo_log import log
 
+from migrator import concurrency
+
 CONF = cfg.CONF
 
 DEFAULT_OPTS = [
@@ -99,4 +101,5 @@ def setup(argv, prog, conf=CONF, default_config_files=None):
         default_log_levels=[*log.get_default_log_levels(), 'oslo_messaging=WARN', 'amqp=WARN', 'alembic=WARN'])
     conf(argv, project='migrator', prog=prog, default_config_files=default_config_files)
     log.setup(conf, 'migrator')
+    concurrency.mend_logging()
     return conf

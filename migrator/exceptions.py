@@ -147,3 +147,7 @@ class Unavailable(MigratorError):
     """No conductor answered, or the broker or database cannot be reached."""
 
     exit_code = 6
+
+
+class InternalError(MigratorError):
+    """A service failed by a defect of its own; its log has the details."""

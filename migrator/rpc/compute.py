@@ -1,0 +1,99 @@
+"""What the conductor asks of compute agents: one method for each entry of the contract, dataclasses in and out."""
+from migrator import exceptions
+from migrator.rpc import contract, facts
+from migrator.rpc.transport import Client
+
+
+class ComputeAPI:
+    """Client of the compute agents.
+
+    Version history:
+
+    * 1.0 - the eight methods of live migration, instances, locate_instance, get_operation, abort and force_complete.
+
+    Every method takes the request's context and the host that is meant. All raise `errors.NoAnswer` (it may have arrived),
+    `errors.NotDelivered` (it has not), and what the agent answers with: AgentError and its subclasses, InvalidRequest. Those that take an
+    envelope return the agent's acknowledgement at once, a Report with the operation's state; doing the work takes as long as it takes,
+    and the outcome comes as `operation_finished`. They may be repeated with the same envelope: an operation begins once.
+    """
+
+    def __init__(self, conf, transport):
+        self._client = Client(transport, contract.TOPIC_COMPUTE, contract.COMPUTE, contract.COMPUTE_VERSION, conf.rpc_version_cap,
+                              broken=exceptions.AgentError)
+
+    def check_can_live_migrate_destination(self, context, host, guest):
+        """Ask what `host` offers to `guest` (facts.Guest). Returns DestinationFacts. No side effects."""
+        return self._ask(facts.DestinationFacts, context, host, 'check_can_live_migrate_destination', guest=facts.to_wire(guest))
+
+    def check_can_live_migrate_source(self, context, host, guest):
+        """Ask what `guest` (facts.Guest) is and needs. Returns SourceFacts; InstanceNotFound if it is not there. No side effects."""
+        return self._ask(facts.SourceFacts, context, host, 'check_can_live_migrate_source', guest=facts.to_wire(guest))
+
+    def locate_instance(self, context, host, instance_uuid):
+        """Ask what `host` knows of a guest at this moment. Returns Location; DriverError if its hypervisor cannot be asked."""
+        return self._ask(facts.Location, context, host, 'locate_instance', instance_uuid=instance_uuid)
+
+    def get_operation(self, context, host, op_id):
+        """Ask for the state of an operation. Returns Report, with state `unknown` if the agent never heard of it."""
+        return self._ask(facts.Report, context, host, 'get_operation', op_id=op_id)
+
+    def abort_live_migration(self, context, host, migration_id, instance_uuid):
+        """Cancel the outgoing job, and forbid one that has not begun. Returns True if a job was told to stop. Repeatable."""
+        return self._yes(context, host, 'abort_live_migration', migration_id=migration_id, instance_uuid=instance_uuid)
+
+    def force_complete_live_migration(self, context, host, migration_id, instance_uuid):
+        """Make a running job converge. Returns True if a job ran. Repeatable."""
+        return self._yes(context, host, 'force_complete_live_migration', migration_id=migration_id, instance_uuid=instance_uuid)
+
+    def pre_live_migration(self, context, host, envelope, plan):
+        """Have the destination prepared. Returns the acknowledgement; the outcome's result is `prepared` for live_migration."""
+        return self._start(context, host, 'pre_live_migration', envelope, plan=facts.to_wire(plan))
+
+    def live_migration(self, context, host, envelope, plan, prepared):
+        """Have the hypervisor's call made at the source. The outcome's result has the job's statistics and `location`."""
+        return self._start(context, host, 'live_migration', envelope, plan=facts.to_wire(plan), prepared=prepared)
+
+    def post_live_migration_at_source(self, context, host, envelope, plan):
+        """Have what is left at the source removed. PreconditionFailed, in the outcome, if the guest still runs there."""
+        return self._start(context, host, 'post_live_migration_at_source', envelope, plan=facts.to_wire(plan))
+
+    def post_live_migration_at_destination(self, context, host, envelope, plan):
+        """Have the arrived guest made permanent. The outcome's result has `location`."""
+        return self._start(context, host, 'post_live_migration_at_destination', envelope, plan=facts.to_wire(plan))
+
+    def rollback_live_migration_at_source(self, context, host, envelope, plan):
+        """Make sure that the guest goes on at the source."""
+        return self._start(context, host, 'rollback_live_migration_at_source', envelope, plan=facts.to_wire(plan))
+
+    def rollback_live_migration_at_destination(self, context, host, envelope, plan):
+        """Have removed what was prepared at the destination."""
+        return self._start(context, host, 'rollback_live_migration_at_destination', envelope, plan=facts.to_wire(plan))
+
+    def create_instance(self, context, host, envelope, spec):
+        """Have the disks made and the guest of `spec` (facts.InstanceSpec) defined."""
+        return self._start(context, host, 'create_instance', envelope, spec=facts.to_wire(spec))
+
+    def start_instance(self, context, host, envelope, instance_uuid):
+        """Have a defined guest started."""
+        return self._start(context, host, 'start_instance', envelope, instance_uuid=instance_uuid)
+
+    def stop_instance(self, context, host, envelope, instance_uuid, timeout):
+        """Have a guest shut down; after `timeout` seconds (0: at once) its power is cut."""
+        return self._start(context, host, 'stop_instance', envelope, instance_uuid=instance_uuid, timeout=timeout)
+
+    def delete_instance(self, context, host, envelope, instance_uuid):
+        """Have a stopped guest and its disks removed."""
+        return self._start(context, host, 'delete_instance', envelope, instance_uuid=instance_uuid)
+
+    def _start(self, context, host, name, envelope, **arguments):
+        return self._ask(facts.Report, context, host, name, envelope=facts.to_wire(envelope), **arguments)
+
+    def _ask(self, answer, context, host, name, **arguments):
+        data = self._client.call(context, name, '1.0', server=host, **arguments)
+        try:
+            return facts.from_wire(answer, data)
+        except exceptions.InvalidRequest as error:  # the answer is at fault, not the caller
+            raise exceptions.AgentError(f'{host} answered {name} with what cannot be read: {error}') from None
+
+    def _yes(self, context, host, name, **arguments):
+        return bool(self._client.call(context, name, '1.0', server=host, **arguments))

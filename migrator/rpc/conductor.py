@@ -1,0 +1,153 @@
+"""What others ask of the conductors: `ConductorAPI` for API tiers and the command line, `AgentToConductorAPI` for agents.
+
+Requests go to whichever conductor is free. An API tier needs no more than this:
+
+    api = ConductorAPI.from_url('rabbit://user:password@broker:5672/')
+    migration = api.live_migrate('web-1', 'host-b')
+    print(api.show(migration['id'])['status'])
+"""
+import uuid
+
+from oslo_config import cfg
+
+from migrator import config, exceptions
+from migrator.rpc import context as rpc_context
+from migrator.rpc import contract, errors, facts
+from migrator.rpc import transport as rpc_transport
+
+
+class ConductorAPI:
+    """Client of the conductors. Arguments and results are plain JSON values.
+
+    Version history:
+
+    * 1.0 - live migrations, hosts, instances.
+
+    Every method raises the conductor's errors by class (`migrator.exceptions`), and Unavailable if no conductor answers.
+    Reads may be repeated at will. What changes something takes a request_id, and a repetition with the same one returns what the first
+    request made; without one, each call makes up its own, and names it in the error if the answer is lost.
+    """
+
+    def __init__(self, conf=cfg.CONF, transport=None, user=''):
+        """Connect on first use. conf: with migrator's options; transport: None makes one from conf; user: who asks, for the record."""
+        self._transport = transport or rpc_transport.get_transport(conf)
+        self._user = user
+        self._client = rpc_transport.Client(self._transport, contract.TOPIC_CONDUCTOR, contract.CONDUCTOR, contract.CONDUCTOR_VERSION,
+                                            conf.rpc_version_cap)
+
+    @classmethod
+    def from_url(cls, transport_url, user=''):
+        """Make a client from nothing but the broker's URL."""
+        conf = config.register(cfg.ConfigOpts())
+        conf([], project='migrator', default_config_files=[], default_config_dirs=[])
+        return cls(conf, rpc_transport.get_transport(conf, transport_url), user)
+
+    def close(self):
+        """Let go of the connection to the broker."""
+        self._transport.close()
+
+    # --- migrations ---
+
+    def live_migrate(self, instance, destination_host, request_id=None, options=None):
+        """Ask for a live migration of `instance` (uuid or unique name). Returns the migration, which goes on by itself.
+
+        options: {'bandwidth_mib': MiB a second, 'dry_run': bool}. A dry run returns {'possible', 'reasons', …} and changes nothing.
+        """
+        return self._change('live_migrate', request_id, instance=instance, destination_host=destination_host, options=options or {})
+
+    def show(self, migration):
+        """Give one migration with its `events`."""
+        return self._call('show', migration=migration)
+
+    def list(self, filters=None, limit=100, marker=None):
+        """List migrations, newest first. filters: instance, host, status, kind, needs_attention. marker: id of the last one seen."""
+        return self._call('list', filters=filters or {}, limit=limit, marker=marker)
+
+    def abort(self, migration):
+        """Abort a migration; TooLate after its point of no return. Returns the migration, which then undoes what it did."""
+        return self._call('abort', migration=migration)
+
+    def force_complete(self, migration):
+        """Make a running migration converge at the price of downtime. Returns the migration."""
+        return self._call('force_complete', migration=migration)
+
+    # --- hosts ---
+
+    def hosts(self):
+        """List all hosts."""
+        return self._call('hosts')
+
+    def host_show(self, host):
+        """Give one host."""
+        return self._call('host_show', host=host)
+
+    def host_disable(self, host, reason):
+        """Give the host no new work, for `reason`. Returns the host."""
+        return self._call('host_disable', host=host, reason=reason)
+
+    def host_enable(self, host):
+        """Give the host work again. Returns the host."""
+        return self._call('host_enable', host=host)
+
+    # --- instances ---
+
+    def instances(self, filters=None, limit=1000, marker=None):
+        """List instances by name. filters: host, state."""
+        return self._call('instances', filters=filters or {}, limit=limit, marker=marker)
+
+    def instance_show(self, instance):
+        """Give one instance, by uuid or unique name."""
+        return self._call('instance_show', instance=instance)
+
+    def instance_create(self, host, spec, request_id=None, start=True):
+        """Have an instance made of `spec` (facts.InstanceSpec as a dict) on `host`. Returns a migration of kind instance_create."""
+        return self._change('instance_create', request_id, host=host, spec=spec, start=start)
+
+    def instance_start(self, instance, request_id=None):
+        """Have an instance started. Returns a migration of kind instance_start."""
+        return self._change('instance_start', request_id, instance=instance)
+
+    def instance_stop(self, instance, request_id=None, timeout=60):
+        """Have an instance shut down, its power cut after `timeout` seconds. Returns a migration of kind instance_stop."""
+        return self._change('instance_stop', request_id, instance=instance, timeout=timeout)
+
+    def instance_delete(self, instance, request_id=None):
+        """Have a stopped instance and its disks removed. Returns a migration of kind instance_delete."""
+        return self._change('instance_delete', request_id, instance=instance)
+
+    def _change(self, name, request_id, **arguments):
+        request_id = request_id or str(uuid.uuid4())
+        return self._call(name, hint=f'; whether it was accepted is not known, repeat it with request id {request_id}',
+                          request_id=request_id, **arguments)
+
+    def _call(self, name, hint='', **arguments):
+        context = rpc_context.MigratorContext(request_id=arguments.get('request_id'), user=self._user, overwrite=False)
+        try:
+            return self._client.call(context, name, '1.0', **arguments)
+        except errors.NotDelivered as error:
+            raise exceptions.Unavailable(f'no conductor can be asked: {error}') from None
+        except errors.NoAnswer as error:
+            raise exceptions.Unavailable(f'no conductor answered: {error}{hint}') from None
+
+
+class AgentToConductorAPI:
+    """What agents tell the conductors.
+
+    Version history:
+
+    * 1.0 - operation_finished, heartbeat.
+
+    Both raise errors.NoAnswer, errors.NotDelivered and the conductor's own errors; both may be repeated.
+    """
+
+    def __init__(self, conf, transport):
+        self._client = rpc_transport.Client(transport, contract.TOPIC_CONDUCTOR, contract.AGENT, contract.AGENT_VERSION,
+                                            conf.rpc_version_cap, namespace=contract.AGENT_NAMESPACE)
+
+    def operation_finished(self, context, report):
+        """Tell the outcome of an operation (facts.Report); returning means that the conductor has recorded it."""
+        self._client.call(context, 'operation_finished', '1.0', report=facts.to_wire(report))
+
+    def heartbeat(self, context, heartbeat):
+        """Tell that the agent lives (facts.Heartbeat). Returns {'resync': bool}: the conductor wants the whole inventory next."""
+        return self._client.call(context, 'heartbeat', '1.0', heartbeat=facts.to_wire(heartbeat)) or {}
