@@ -1,0 +1,22 @@
+"""Work on one guest at one host. Short, but under the same locks, journal and recovery as a migration."""
+from migrator.conductor.workflows.model import Commit, Role, Step, Undo, Workflow
+from migrator.states import Status
+
+HERE = Role.SOURCE
+
+INSTANCE_CREATE = Workflow('instance_create', steps=(
+    Step('create_instance', on=HERE, status=Status.PREPARING, repeat=True, commit=Commit.CREATED,
+         undo=Undo('delete_instance', on=HERE)),
+    Step('start_instance', on=HERE, status=Status.RUNNING, repeat=True, commit=Commit.RUNNING)),
+    undo_order=('delete_instance',))
+
+INSTANCE_DEFINE = Workflow('instance_define', steps=INSTANCE_CREATE.steps[:1], undo_order=('delete_instance',))
+
+INSTANCE_START = Workflow('instance_start', steps=(
+    Step('start_instance', on=HERE, repeat=True, commit=Commit.RUNNING),))
+
+INSTANCE_STOP = Workflow('instance_stop', steps=(
+    Step('stop_instance', on=HERE, repeat=True, commit=Commit.STOPPED),))
+
+INSTANCE_DELETE = Workflow('instance_delete', steps=(
+    Step('delete_instance', on=HERE, repeat=True, commit=Commit.DELETED),))

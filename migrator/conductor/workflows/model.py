@@ -1,0 +1,109 @@
+"""What a workflow table is made of. Data only: no I/O, no clock, standard library and states."""
+import dataclasses
+import enum
+
+from migrator.states import Status
+
+
+class Role(enum.StrEnum):
+    """Which of the two hosts does a step. Work on a single host happens at the source."""
+
+    SOURCE = 'source'
+    DESTINATION = 'destination'
+
+
+class Mode(enum.StrEnum):
+    """How a step is issued; the RPC contract says the same of the method."""
+
+    CALL = 'call'
+    SPAWN = 'spawn'
+
+
+class Commit(enum.StrEnum):
+    """What the catalogue learns in the very transaction that records a step's proof."""
+
+    NOTHING = ''
+    AT_DESTINATION = 'instance.host = destination'
+    CREATED = 'instance exists'
+    RUNNING = 'instance.state = running'
+    STOPPED = 'instance.state = stopped'
+    DELETED = 'instance removed'
+
+
+@dataclasses.dataclass(frozen=True)
+class Undo:
+    """How the traces of a step are removed.
+
+    vital: a guest's life hangs on it (it may have to be resumed), so it is never put off as a debt; the migration stands in
+    needs_operator until it is done. Anything else on a host that does not answer becomes a debt.
+    """
+
+    method: str
+    on: Role
+    vital: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """One line of a workflow.
+
+    name: the RPC method. on: the host that does it. status: what the migration is called meanwhile.
+    undo: removes its traces; due as soon as the step may have begun.
+    observe: the method that tells what is true after it; its own outcome is then only a hint.
+    no_return_when: the observed fact after which there is only forward, in words.
+    commit: what the catalogue learns once the step is proven.
+    repeat: after an interruption the step is begun again, for it finds its own traces; else it is undone.
+    owed: it comes after the point of no return; where it cannot be done it is named as a debt, and the workflow goes on.
+    """
+
+    name: str
+    on: Role
+    mode: Mode = Mode.SPAWN
+    status: Status = Status.RUNNING
+    undo: Undo | None = None
+    observe: str = ''
+    no_return_when: str = ''
+    commit: Commit = Commit.NOTHING
+    repeat: bool = False
+    owed: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Workflow:
+    """A table of steps. undo_order: the methods of all undos in the order in which they run, each only if its step may have begun."""
+
+    kind: str
+    steps: tuple[Step, ...]
+    undo_order: tuple[str, ...] = ()
+    abortable: bool = False
+
+    def __post_init__(self):
+        undos = sorted(s.undo.method for s in self.steps if s.undo)
+        if undos != sorted(self.undo_order):
+            raise ValueError(f'{self.kind}: undo_order {self.undo_order} does not name exactly the undos {undos}')
+        modes = [s.mode for s in self.steps]
+        if modes != sorted(modes):          # "call" sorts before "spawn"
+            raise ValueError(f'{self.kind}: checks come first, for they have no traces to undo')
+
+    @property
+    def checks(self):
+        """The steps that are plain calls; they are issued at once and independently of each other."""
+        return tuple(s for s in self.steps if s.mode is Mode.CALL)
+
+    @property
+    def operations(self):
+        """The steps that are call-then-spawn, in order."""
+        return tuple(s for s in self.steps if s.mode is Mode.SPAWN)
+
+    def step(self, name):
+        """Find a step by its name, or by the name of its undo. KeyError if there is none."""
+        for step in self.steps:
+            if step.name == name or (step.undo and step.undo.method == name):
+                return step
+        raise KeyError(f'{self.kind} has no step {name}')
+
+    def after(self, name):
+        """Give the operation after the one named, or None."""
+        names = [s.name for s in self.operations]
+        later = self.operations[names.index(name) + 1:]
+        return later[0] if later else None
