@@ -1,0 +1,335 @@
+"""What comes next? The pure core of the engine: (workflow, cursor, stimulus, now) -> Action with its reason.
+
+No I/O and no clock. Each handler is the answer to one stimulus; what the table says is looked up, never repeated here, so that a
+new workflow is a new table. Before the point of no return a failure undoes; after it there is only forward. A time-out means
+that nothing is known: it leads to a question, never to a conclusion.
+"""
+import dataclasses
+
+from migrator.conductor import locate, stimulus
+from migrator.conductor.cursor import AbortCause, Action, Cursor, Direction, Kind, Phase, Policy
+from migrator.conductor.locate import Verdict
+from migrator.conductor.workflows.model import Step, Workflow
+from migrator.states import OperationState, Status
+
+replace = dataclasses.replace
+
+
+@dataclasses.dataclass(frozen=True)
+class Situation:
+    """Everything that a decision may look at."""
+
+    workflow: Workflow
+    cursor: Cursor
+    policy: Policy
+    now: int
+
+    @property
+    def step(self) -> Step:
+        """The table's line for the current step, also while it is being undone."""
+        return self.workflow.step(self.cursor.step)
+
+    @property
+    def undoing(self):
+        """True on the way back."""
+        return self.cursor.direction is Direction.UNDO
+
+    def backoff(self, failures):
+        """Seconds until the next try, doubled with each failure, at most the poll interval."""
+        return min(self.policy.retry * 2 ** max(0, failures - 1), max(self.policy.poll, self.policy.retry))
+
+    def lost(self, cursor):
+        """True when the host that is waited for has been silent for too long."""
+        return bool(cursor.silent_since) and self.now - cursor.silent_since >= self.policy.lost_after * 1000
+
+
+def next_action(workflow: Workflow, cursor: Cursor, event, now: int, policy: Policy) -> Action:
+    """Decide what one event means for a workflow that stands at `cursor`. `now` is in milliseconds of the database's clock."""
+    at = Situation(workflow, cursor, policy, now)
+    if cursor.status.terminal:
+        if isinstance(event, stimulus.Abort):
+            return Action(Kind.REFUSE, cursor, f'the migration has ended already: {cursor.status.value}')
+        return Action(Kind.IGNORE, cursor, 'it has ended')
+    return HANDLERS[type(event)](at, event)
+
+
+# --- going forward and back ---
+
+def start(at: Situation, cursor: Cursor, name: str, reason: str, **extra) -> Action:
+    """Issue an operation: a step, or the undo of one. A new attempt is a new operation."""
+    step = at.workflow.step(name)
+    again = cursor.step == name
+    undo = cursor.direction is Direction.UNDO
+    keep_attention = again and cursor.status is Status.NEEDS_OPERATOR
+    status = cursor.status if keep_attention else Status.UNDOING if undo else step.status
+    deadline = cursor.deadline
+    if step.observe and not undo:
+        deadline = at.now + int(at.policy.completion * 1000) if at.policy.completion else 0
+    new = replace(cursor, step=name, phase=Phase.OPERATION, status=status, attempt=cursor.attempt + 1 if again else 1,
+                  failures=cursor.failures if again else 0, silent_since=cursor.silent_since if again else 0,
+                  begun=cursor.begun if undo or name in cursor.begun else (*cursor.begun, name), deadline=deadline)
+    return Action(Kind.START, new, reason, wake_in=at.policy.claim, **extra)
+
+
+def advance(at: Situation, cursor: Cursor, reason: str, **extra) -> Action:
+    """The current step is done: go on to the next one in the present direction, or end."""
+    cursor = replace(cursor, failures=0, silent_since=0)
+    if at.undoing:
+        return next_undo(at, cursor, reason, **extra)
+    if cursor.abort and not cursor.no_return and at.workflow.abortable:
+        return begin_undo(at, cursor, abort_words(cursor), **extra)
+    following = at.workflow.after(cursor.step)
+    if following:
+        return start(at, cursor, following.name, reason, **extra)
+    return end(cursor, Status.COMPLETED, reason, **extra)
+
+
+def begin_undo(at: Situation, cursor: Cursor, error: str, **extra) -> Action:
+    """Turn round: undo what may have begun, in the table's order. After the point of no return this must never be asked for."""
+    if cursor.no_return:
+        raise AssertionError(f'undo after the point of no return: {cursor}')
+    cursor = replace(cursor, direction=Direction.UNDO, error=cursor.error or error, step='', attempt=0, failures=0, silent_since=0)
+    return next_undo(at, cursor, error, **extra)
+
+
+def next_undo(at: Situation, cursor: Cursor, reason: str, **extra) -> Action:
+    """Start the undo after cursor.step ('' before the first), or end."""
+    due = [u for u in at.workflow.undo_order if at.workflow.step(u).name in cursor.begun]
+    rest = due[due.index(cursor.step) + 1:] if cursor.step in due else due
+    if rest:
+        return start(at, cursor, rest[0], reason, **extra)
+    status = Status.CANCELLED if cursor.abort is AbortCause.USER else Status.FAILED
+    return end(cursor, status, cursor.error or reason, **extra)
+
+
+def end(cursor: Cursor, status: Status, reason: str, **extra) -> Action:
+    """The workflow has ended; locks and places go."""
+    return Action(Kind.END, replace(cursor, status=status, phase=Phase.ENDED), reason, **extra)
+
+
+def observe(at: Situation, cursor: Cursor, reason: str) -> Action:
+    """Ask every host what is true, now."""
+    return Action(Kind.OBSERVE, replace(cursor, phase=Phase.OBSERVING), reason, wake_in=at.policy.claim)
+
+
+def rest(at: Situation, cursor: Cursor, reason: str) -> Action:
+    """Something went wrong that may be better next time: try the step again later."""
+    failures = cursor.failures + 1
+    return Action(Kind.WAIT, replace(cursor, phase=Phase.RESTING, failures=failures), reason, wake_in=at.backoff(failures))
+
+
+def abort_words(cursor: Cursor) -> str:
+    """Say why it is being aborted."""
+    return 'aborted on request' if cursor.abort is AbortCause.USER else 'it took longer than its time limit and was aborted'
+
+
+# --- one handler for each stimulus ---
+
+def on_due(at: Situation, _event) -> Action:
+    """Nobody worked on it lately: its conductor may have died, a message may be lost, or a rest is over."""
+    cursor = at.cursor
+    match cursor.phase:
+        case Phase.QUEUED:
+            return admit(at)
+        case Phase.CALLING:
+            return Action(Kind.CALL, cursor, 'the checks are asked again', wake_in=at.policy.claim)
+        case Phase.RESTING:
+            if cursor.abort and not at.undoing and not cursor.no_return and not at.step.observe:
+                return begin_undo(at, cursor, abort_words(cursor))
+            return start(at, cursor, cursor.step, 'another attempt')
+        case Phase.OBSERVING:
+            return expire(at, observe(at, cursor, 'the hosts are asked again'))
+    return expire(at, Action(Kind.POLL, cursor, 'the agent is asked how far it is', wake_in=poll_in(at, cursor)))
+
+
+def poll_in(at: Situation, cursor: Cursor) -> float:
+    """Seconds until the current operation is asked for: soon while an abort is pending, and not later than its deadline."""
+    if cursor.abort and not at.undoing:
+        return at.policy.retry
+    if cursor.deadline and not at.undoing:
+        return max(at.policy.retry, min(at.policy.poll, (cursor.deadline - at.now) / 1000))
+    return at.policy.poll
+
+
+def expire(at: Situation, action: Action) -> Action:
+    """Add what the clock and a pending abort demand of a migration whose hypervisor job may be running."""
+    cursor = action.cursor
+    if at.undoing or cursor.no_return or not at.step.observe:
+        return action
+    if not cursor.abort and cursor.deadline and at.now >= cursor.deadline:
+        cursor = replace(cursor, abort=AbortCause.TIMEOUT)
+        action = replace(action, cursor=cursor, reason=abort_words(cursor), wake_in=at.policy.retry)
+    return replace(action, abort_job=bool(cursor.abort))
+
+
+def admit(at: Situation) -> Action:
+    """There may be room now. The checks come first; a workflow without checks begins with its first operation."""
+    checks = at.workflow.checks
+    if not checks:
+        first = start(at, at.cursor, at.workflow.operations[0].name, 'begins')
+        return replace(first, kind=Kind.ADMIT)
+    cursor = replace(at.cursor, phase=Phase.CALLING, status=checks[0].status, step=checks[0].name)
+    return Action(Kind.ADMIT, cursor, 'source and destination are checked', wake_in=at.policy.claim)
+
+
+def on_checked(at: Situation, event: stimulus.Checked) -> Action:
+    """The facts are in. A refusal changes nothing anywhere (anchors, compute-nova 3.13)."""
+    cursor = at.cursor
+    if cursor.phase is not Phase.CALLING:
+        return Action(Kind.IGNORE, cursor, 'late answers of the checks')
+    if cursor.abort:
+        return end(cursor, Status.CANCELLED, abort_words(cursor))
+    if event.reasons:
+        return end(replace(cursor, error='; '.join(event.reasons)), Status.FAILED, '; '.join(event.reasons))
+    return start(at, cursor, at.workflow.operations[0].name, 'source and destination fit each other')
+
+
+def on_finished(at: Situation, event: stimulus.Finished) -> Action:
+    """The current operation ended, in whatever way."""
+    cursor = at.cursor
+    if cursor.phase is not Phase.OPERATION:
+        return Action(Kind.IGNORE, cursor, 'a report that is no longer waited for')
+    if at.undoing:
+        return undo_finished(at, event)
+    if at.step.observe:
+        # Its own outcome is a hint: an exception does not say where the guest is (anchors, compute-nova 2 and 3.2).
+        said = f'{cursor.step} {event.state.value}' + (f': {event.error}' if event.error else '')
+        error = cursor.error or ('' if event.state is OperationState.SUCCEEDED else event.error or said)
+        return observe(at, replace(cursor, error=error, silent_since=0), said)
+    if event.state is OperationState.SUCCEEDED:
+        return advance(at, cursor, f'{cursor.step} done', commit=at.step.commit)
+    return step_failed(at, event)
+
+
+def step_failed(at: Situation, event: stimulus.Finished) -> Action:
+    """A step without an observation of its own failed or was interrupted."""
+    cursor, step = at.cursor, at.step
+    said = event.error or f'{cursor.step} was interrupted: the agent restarted'
+    if step.owed or (step.repeat and event.state is OperationState.INTERRUPTED):
+        if cursor.failures + 1 < at.policy.step_attempts:
+            return rest(at, cursor, said)
+        if step.owed:
+            return advance(at, cursor, f'{cursor.step} is named as a debt: {said}', debts=(cursor.step,))
+    return begin_undo(at, cursor, f'{cursor.step}: {said}')
+
+
+def undo_finished(at: Situation, event: stimulus.Finished) -> Action:
+    """An undo ended. One that keeps failing is named as a debt, unless a guest's life hangs on it."""
+    cursor = at.cursor
+    if event.state is OperationState.SUCCEEDED:
+        return advance(at, cursor, f'{cursor.step} done')
+    said = f'{cursor.step}: {event.error or "interrupted: the agent restarted"}'
+    if cursor.failures + 1 < at.policy.step_attempts:
+        return rest(at, cursor, said)
+    if at.step.undo.vital:
+        return rest(at, replace(cursor, status=Status.NEEDS_OPERATOR), said)
+    return advance(at, cursor, f'named as a debt: {said}', debts=(cursor.step,))
+
+
+def on_alive(at: Situation, _event) -> Action:
+    """The operation runs: whatever silence there was is over."""
+    cursor = at.cursor
+    if cursor.phase is not Phase.OPERATION or not cursor.silent_since:
+        return Action(Kind.IGNORE, cursor, 'as expected')
+    return Action(Kind.WAIT, replace(cursor, silent_since=0), 'the agent answers again', wake_in=poll_in(at, cursor))
+
+
+def on_unknown(at: Situation, _event) -> Action:
+    """The agent never got the operation, or lost its journal: the same operation is issued again (same op_id, no new attempt)."""
+    cursor = at.cursor
+    if cursor.phase is not Phase.OPERATION:
+        return Action(Kind.IGNORE, cursor, 'no longer waited for')
+    if cursor.abort and not at.undoing and not cursor.no_return and at.workflow.abortable:
+        if at.step.observe:
+            return observe(at, cursor, 'the agent does not know the operation, and an abort is pending')
+        return begin_undo(at, cursor, abort_words(cursor))
+    return Action(Kind.START, replace(cursor, silent_since=0), 'the agent has not got the operation; it is sent again',
+                  wake_in=at.policy.claim)
+
+
+def on_silent(at: Situation, event: stimulus.Silent) -> Action:
+    """No answer. Wait and ask again; after a long time go the way that needs no answer, if there is one."""
+    cursor = at.cursor
+    if cursor.phase is Phase.CALLING:
+        error = f'{event.host or "a host"} did not answer the checks'
+        return end(replace(cursor, error=error), Status.CANCELLED if cursor.abort else Status.FAILED, error)
+    if cursor.phase is not Phase.OPERATION:
+        return Action(Kind.IGNORE, cursor, 'no longer waited for')
+    cursor = replace(cursor, silent_since=cursor.silent_since or at.now, failures=cursor.failures + 1)
+    who = event.host or 'the host'
+    if not at.lost(cursor):
+        return expire(at, Action(Kind.WAIT, cursor, f'{who} does not answer', wake_in=at.backoff(cursor.failures)))
+    said = f'{who} has not answered for {at.policy.lost_after:.0f} s'
+    if at.undoing:
+        if at.step.undo.vital:
+            cursor = replace(cursor, status=Status.NEEDS_OPERATOR)
+            return Action(Kind.WAIT, cursor, f'{cursor.step}: {said}', wake_in=at.backoff(cursor.failures))
+        return advance(at, cursor, f'{cursor.step} is named as a debt: {said}', debts=(cursor.step,))
+    if at.step.observe:
+        return observe(at, cursor, said)
+    if at.step.owed:
+        return advance(at, cursor, f'{cursor.step} is named as a debt: {said}', debts=(cursor.step,))
+    return begin_undo(at, cursor, f'{cursor.step}: {said}')
+
+
+def on_refused(at: Situation, event: stimulus.Refused) -> Action:
+    """The agent answered but took nothing. It is asked again like one that is silent, and given up after as long."""
+    action = on_silent(at, stimulus.Silent())
+    return replace(action, reason=event.why) if action.kind is Kind.WAIT else action
+
+
+def on_observed(at: Situation, event: stimulus.Observed) -> Action:
+    """The hosts said what is true. From here everything follows from the verdict."""
+    cursor = at.cursor
+    if cursor.phase is not Phase.OBSERVING:
+        return Action(Kind.IGNORE, cursor, 'late answers')
+    found = locate.find(event.source, event.destination)
+    match found.verdict:
+        case Verdict.AT_DESTINATION:
+            late = ' The abort came too late.' if cursor.abort else ''
+            cursor = replace(cursor, no_return=True, error='', status=at.step.status)
+            return advance(at, cursor, found.reason + late, commit=at.step.commit)
+        case Verdict.AT_SOURCE | Verdict.OFF_AT_SOURCE:
+            off = found.verdict is Verdict.OFF_AT_SOURCE
+            error = found.reason if off else cursor.error or found.reason
+            if cursor.abort:
+                error = abort_words(cursor)
+            return begin_undo(at, replace(cursor, status=at.step.status, error=''), error, guest_off=off)
+        case Verdict.POST_COPY:
+            cursor = replace(cursor, no_return=True, status=Status.POST_COPY, silent_since=0)
+            return Action(Kind.WAIT, cursor, found.reason, wake_in=at.policy.observe)
+        case Verdict.IN_PROGRESS:
+            cursor = replace(cursor, status=at.step.status, silent_since=0)
+            return expire(at, Action(Kind.WAIT, cursor, found.reason, wake_in=at.policy.observe))
+        case Verdict.SILENT:
+            cursor = replace(cursor, silent_since=cursor.silent_since or at.now)
+            if not at.lost(cursor):
+                return expire(at, Action(Kind.WAIT, cursor, found.reason, wake_in=at.policy.observe))
+    return Action(Kind.WAIT, replace(cursor, status=Status.NEEDS_OPERATOR), found.reason, wake_in=at.policy.observe * 4)
+
+
+def on_abort(at: Situation, _event) -> Action:
+    """A durable flag first; what it leads to depends on where the workflow stands. In a race with the switch, the guest decides."""
+    cursor = at.cursor
+    if not at.workflow.abortable:
+        return Action(Kind.REFUSE, cursor, f'{at.workflow.kind} cannot be aborted')
+    if cursor.no_return:
+        return Action(Kind.REFUSE, cursor, 'the migration has passed its point of no return')
+    if at.undoing and not cursor.abort:
+        return Action(Kind.REFUSE, cursor, 'the migration is being undone already')
+    if cursor.abort is AbortCause.USER or at.undoing:
+        return Action(Kind.IGNORE, cursor, 'it is being aborted already')
+    cursor = replace(cursor, abort=AbortCause.USER)
+    words = abort_words(cursor)
+    match cursor.phase:
+        case Phase.QUEUED:
+            return end(replace(cursor, error=words), Status.CANCELLED, words)
+        case Phase.RESTING if not at.step.observe:
+            return begin_undo(at, cursor, words)
+    running = bool(at.step.observe) and cursor.phase in (Phase.OPERATION, Phase.OBSERVING)
+    return Action(Kind.WAIT, cursor, 'abort requested', wake_in=at.policy.retry, abort_job=running)
+
+
+HANDLERS = {stimulus.Due: on_due, stimulus.Checked: on_checked, stimulus.Finished: on_finished, stimulus.Alive: on_alive,
+            stimulus.Unknown: on_unknown, stimulus.Silent: on_silent, stimulus.Refused: on_refused,
+            stimulus.Observed: on_observed, stimulus.Abort: on_abort}
