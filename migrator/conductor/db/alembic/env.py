@@ -1,0 +1,9 @@
+"""Run migration scripts on the connection that `schema` hands over."""
+from alembic import context
+
+from migrator.conductor.db.tables import metadata
+
+connection = context.config.attributes['connection']
+context.configure(connection=connection, target_metadata=metadata, render_as_batch=connection.dialect.name == 'sqlite')
+with context.begin_transaction():
+    context.run_migrations()

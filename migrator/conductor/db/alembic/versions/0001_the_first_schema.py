@@ -1,0 +1,149 @@
+"""The first schema
+
+Revision: 0001, after nothing
+"""
+import sqlalchemy as sa
+from alembic import op
+
+revision = '0001'
+down_revision = None
+branch_labels = None
+depends_on = None
+
+
+def upgrade():
+    """Make all tables."""
+    op.create_table(
+        'debt',
+        sa.Column('id', sa.String(length=36), nullable=False),
+        sa.Column('host', sa.String(length=64), nullable=False),
+        sa.Column('instance_uuid', sa.String(length=36), nullable=False),
+        sa.Column('migration_id', sa.String(length=36), nullable=False),
+        sa.Column('action', sa.String(length=64), nullable=False),
+        sa.Column('arguments', sa.JSON(), nullable=False),
+        sa.Column('reason', sa.Text(), nullable=False),
+        sa.Column('attempt', sa.Integer(), nullable=False),
+        sa.Column('next_wakeup', sa.BigInteger(), nullable=False),
+        sa.Column('created_at', sa.BigInteger(), nullable=False),
+        sa.Column('paid_at', sa.BigInteger(), nullable=True),
+        sa.PrimaryKeyConstraint('id', name=op.f('pk_debt')))
+    with op.batch_alter_table('debt', schema=None) as batch_op:
+        batch_op.create_index(batch_op.f('ix_debt_host'), ['host'], unique=False)
+        batch_op.create_index(batch_op.f('ix_debt_instance_uuid'), ['instance_uuid'], unique=False)
+        batch_op.create_index(batch_op.f('ix_debt_migration_id'), ['migration_id'], unique=False)
+
+    op.create_table(
+        'event',
+        sa.Column('id', sa.BigInteger().with_variant(sa.Integer(), 'sqlite'), autoincrement=True, nullable=False),
+        sa.Column('migration_id', sa.String(length=36), nullable=False),
+        sa.Column('at', sa.BigInteger(), nullable=False),
+        sa.Column('status', sa.String(length=64), nullable=False),
+        sa.Column('step', sa.String(length=64), nullable=False),
+        sa.Column('what', sa.String(length=64), nullable=False),
+        sa.Column('reason', sa.Text(), nullable=False),
+        sa.Column('user', sa.String(length=128), nullable=False),
+        sa.Column('request_id', sa.String(length=128), nullable=False),
+        sa.PrimaryKeyConstraint('id', name=op.f('pk_event')))
+    with op.batch_alter_table('event', schema=None) as batch_op:
+        batch_op.create_index(batch_op.f('ix_event_migration_id'), ['migration_id'], unique=False)
+
+    op.create_table(
+        'instance',
+        sa.Column('uuid', sa.String(length=36), nullable=False),
+        sa.Column('name', sa.String(length=128), nullable=False),
+        sa.Column('host', sa.String(length=64), nullable=False),
+        sa.Column('state', sa.String(length=64), nullable=False),
+        sa.Column('memory_mib', sa.Integer(), nullable=False),
+        sa.Column('vcpus', sa.Integer(), nullable=False),
+        sa.Column('disks', sa.JSON(), nullable=False),
+        sa.Column('managed', sa.Boolean(), nullable=False),
+        sa.Column('updated_at', sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint('uuid', name=op.f('pk_instance')))
+    with op.batch_alter_table('instance', schema=None) as batch_op:
+        batch_op.create_index(batch_op.f('ix_instance_host'), ['host'], unique=False)
+        batch_op.create_index(batch_op.f('ix_instance_name'), ['name'], unique=False)
+
+    op.create_table(
+        'migration',
+        sa.Column('id', sa.String(length=36), nullable=False),
+        sa.Column('kind', sa.String(length=64), nullable=False),
+        sa.Column('instance_uuid', sa.String(length=36), nullable=False),
+        sa.Column('instance_name', sa.String(length=128), nullable=False),
+        sa.Column('source_host', sa.String(length=64), nullable=False),
+        sa.Column('destination_host', sa.String(length=64), nullable=False),
+        sa.Column('parent_id', sa.String(length=36), nullable=True),
+        sa.Column('request_id', sa.String(length=128), nullable=False),
+        sa.Column('user', sa.String(length=128), nullable=False),
+        sa.Column('request', sa.JSON(), nullable=False),
+        sa.Column('policy', sa.JSON(), nullable=False),
+        sa.Column('plan', sa.JSON(), nullable=False),
+        sa.Column('facts', sa.JSON(), nullable=False),
+        sa.Column('progress', sa.JSON(), nullable=False),
+        sa.Column('epoch', sa.BigInteger(), nullable=False),
+        sa.Column('status', sa.String(length=64), nullable=False),
+        sa.Column('phase', sa.String(length=64), nullable=False),
+        sa.Column('step', sa.String(length=64), nullable=False),
+        sa.Column('direction', sa.String(length=64), nullable=False),
+        sa.Column('attempt', sa.Integer(), nullable=False),
+        sa.Column('failures', sa.Integer(), nullable=False),
+        sa.Column('silent_since', sa.BigInteger(), nullable=False),
+        sa.Column('begun', sa.JSON(), nullable=False),
+        sa.Column('no_return', sa.Boolean(), nullable=False),
+        sa.Column('abort', sa.String(length=64), nullable=False),
+        sa.Column('deadline', sa.BigInteger(), nullable=False),
+        sa.Column('error', sa.Text(), nullable=False),
+        sa.Column('reason', sa.Text(), nullable=False),
+        sa.Column('admitted', sa.Boolean(), nullable=False),
+        sa.Column('next_wakeup', sa.BigInteger(), nullable=True),
+        sa.Column('created_at', sa.BigInteger(), nullable=False),
+        sa.Column('updated_at', sa.BigInteger(), nullable=False),
+        sa.Column('finished_at', sa.BigInteger(), nullable=True),
+        sa.PrimaryKeyConstraint('id', name=op.f('pk_migration')),
+        sa.UniqueConstraint('request_id', name=op.f('uq_migration_request_id')))
+    with op.batch_alter_table('migration', schema=None) as batch_op:
+        batch_op.create_index('ix_migration_created', ['created_at', 'id'], unique=False)
+        batch_op.create_index(batch_op.f('ix_migration_instance_uuid'), ['instance_uuid'], unique=False)
+        batch_op.create_index(batch_op.f('ix_migration_next_wakeup'), ['next_wakeup'], unique=False)
+        batch_op.create_index('ix_migration_status_created', ['status', 'created_at'], unique=False)
+
+    op.create_table(
+        'operation',
+        sa.Column('op_id', sa.String(length=120), nullable=False),
+        sa.Column('migration_id', sa.String(length=36), nullable=False),
+        sa.Column('method', sa.String(length=64), nullable=False),
+        sa.Column('host', sa.String(length=64), nullable=False),
+        sa.Column('process_id', sa.String(length=36), nullable=False),
+        sa.Column('state', sa.String(length=64), nullable=False),
+        sa.Column('result', sa.JSON(), nullable=False),
+        sa.Column('error', sa.Text(), nullable=False),
+        sa.Column('created_at', sa.BigInteger(), nullable=False),
+        sa.Column('finished_at', sa.BigInteger(), nullable=True),
+        sa.PrimaryKeyConstraint('op_id', name=op.f('pk_operation')))
+    with op.batch_alter_table('operation', schema=None) as batch_op:
+        batch_op.create_index(batch_op.f('ix_operation_migration_id'), ['migration_id'], unique=False)
+
+    op.create_table(
+        'resource_lock',
+        sa.Column('resource', sa.String(length=80), nullable=False),
+        sa.Column('migration_id', sa.String(length=36), nullable=False),
+        sa.Column('mode', sa.String(length=64), nullable=False),
+        sa.PrimaryKeyConstraint('resource', name=op.f('pk_resource_lock')))
+    with op.batch_alter_table('resource_lock', schema=None) as batch_op:
+        batch_op.create_index(batch_op.f('ix_resource_lock_migration_id'), ['migration_id'], unique=False)
+
+    op.create_table(
+        'service',
+        sa.Column('host', sa.String(length=64), nullable=False),
+        sa.Column('kind', sa.String(length=64), nullable=False),
+        sa.Column('process_id', sa.String(length=36), nullable=False),
+        sa.Column('host_boot_id', sa.String(length=36), nullable=False),
+        sa.Column('sequence', sa.BigInteger(), nullable=False),
+        sa.Column('monotonic', sa.Float(precision=53), nullable=False),
+        sa.Column('last_seen', sa.BigInteger(), nullable=False),
+        sa.Column('rpc_version', sa.String(length=64), nullable=False),
+        sa.Column('draining', sa.Boolean(), nullable=False),
+        sa.Column('enabled', sa.Boolean(), nullable=False),
+        sa.Column('disabled_reason', sa.String(length=255), nullable=False),
+        sa.Column('facts', sa.JSON(), nullable=False),
+        sa.Column('places', sa.Integer(), nullable=False),
+        sa.PrimaryKeyConstraint('host', name=op.f('pk_service')))

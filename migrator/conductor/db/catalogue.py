@@ -1,0 +1,89 @@
+"""Statements on guests. Rows are made and changed by heartbeats and by the commits of workflows, and deleted only by the latter."""
+import sqlalchemy as sa
+
+from migrator import exceptions
+from migrator.conductor.db.database import now_ms
+from migrator.conductor.db.tables import debt, instance, resource_lock
+from migrator.rpc import facts
+from migrator.states import GuestState, InstanceState
+
+#: How a host's word for a guest is called in the catalogue.
+STATE = {GuestState.RUNNING: InstanceState.RUNNING, GuestState.PAUSED: InstanceState.PAUSED, GuestState.OFF: InstanceState.STOPPED}
+
+
+def resource(uuid):
+    """Name the lock of a guest."""
+    return f'instance:{uuid}'
+
+
+def _query():
+    owed = sa.select(sa.func.count()).where(debt.c.instance_uuid == instance.c.uuid, debt.c.paid_at.is_(None)).scalar_subquery()
+    return sa.select(instance, resource_lock.c.migration_id.label('locked_by'), owed.label('owed')).outerjoin(
+        resource_lock, resource_lock.c.resource == sa.literal('instance:').concat(instance.c.uuid))
+
+
+def get(tx, uuid_or_name):
+    """Read one guest with its lock and number of debts. One statement. Raises InstanceNotFound, or InvalidRequest for two of a name."""
+    key = instance.c.uuid if facts.UUID.match(uuid_or_name) else instance.c.name
+    rows = tx.execute(_query().where(key == uuid_or_name).limit(2)).all()
+    if not rows:
+        raise exceptions.InstanceNotFound(f'there is no instance {uuid_or_name}')
+    if len(rows) > 1:
+        raise exceptions.InvalidRequest(f'more than one instance has the name {uuid_or_name}; give its uuid')
+    return rows[0]
+
+
+def listing(tx, host=None, state=None, limit=1000, marker=None):
+    """Read guests by name. marker: uuid of the last one of the previous page. One statement, two with a marker."""
+    query = _query().order_by(instance.c.name, instance.c.uuid).limit(limit)
+    if host:
+        query = query.where(instance.c.host == host)
+    if state:
+        query = query.where(instance.c.state == state)
+    if marker:
+        last = get(tx, marker)
+        query = query.where(sa.or_(instance.c.name > last.name, sa.and_(instance.c.name == last.name, instance.c.uuid > last.uuid)))
+    return tx.execute(query).all()
+
+
+def several(tx, uuids):
+    """Read several guests by uuid, as a dict. One statement for each 500."""
+    found = {}
+    for start in range(0, len(uuids), 500):
+        rows = tx.execute(_query().where(instance.c.uuid.in_(uuids[start:start + 500]))).all()
+        found.update({row.uuid: row for row in rows})
+    return found
+
+
+def unlisted(tx, host, listed):
+    """Name the guests that the catalogue has at a host and the host did not list, without those that are locked. One statement."""
+    rows = tx.execute(_query().where(instance.c.host == host, instance.c.state != InstanceState.UNKNOWN.value)).all()
+    return [row.uuid for row in rows if row.uuid not in listed and not row.locked_by]
+
+
+def values(guest, host):
+    """Turn a host's description of a guest into column values."""
+    return {'name': guest.name, 'host': host, 'state': STATE[guest.state].value, 'memory_mib': guest.memory_mib, 'vcpus': guest.vcpus,
+            'disks': facts.to_wire(guest.disks), 'managed': guest.managed}
+
+
+def insert(tx, uuid, columns):
+    """Write a new guest. One statement."""
+    tx.execute(sa.insert(instance).values(uuid=uuid, updated_at=now_ms(), **columns))
+
+
+def update(tx, uuid, **columns):
+    """Change a guest. One statement."""
+    tx.execute(sa.update(instance).where(instance.c.uuid == uuid).values(updated_at=now_ms(), **columns))
+
+
+def mark_unknown(tx, uuids):
+    """Their host does not list them any more; the rows stay, for a missing report proves nothing. One statement for each 500."""
+    for start in range(0, len(uuids), 500):
+        tx.execute(sa.update(instance).where(instance.c.uuid.in_(uuids[start:start + 500]))
+                   .values(state=InstanceState.UNKNOWN.value, updated_at=now_ms()))
+
+
+def delete(tx, uuid):
+    """Forget a guest that a workflow deleted. One statement."""
+    tx.execute(sa.delete(instance).where(instance.c.uuid == uuid))

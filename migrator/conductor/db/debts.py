@@ -1,0 +1,61 @@
+"""Statements on debts: cleanups that a host owes."""
+import uuid
+
+import sqlalchemy as sa
+
+from migrator.conductor.db.database import now_ms
+from migrator.conductor.db.tables import debt, migration, service
+
+
+def insert(tx, record, host, action, arguments, reason):
+    """Name a cleanup that could not be done. One statement."""
+    tx.execute(sa.insert(debt).values(
+        id=str(uuid.uuid4()), host=host, instance_uuid=record.row.instance_uuid, migration_id=record.row.id, action=action,
+        arguments=arguments, reason=reason[:4000], attempt=1, next_wakeup=record.now, created_at=record.now))
+
+
+def due(tx, host_down_after, limit=50):
+    """Read debts whose time has come and whose host is up, with the agent's process and the migration's epoch. One statement."""
+    return tx.execute(
+        sa.select(debt, service.c.process_id.label('process_id'), migration.c.epoch.label('epoch'))
+        .join(service, service.c.host == debt.c.host).join(migration, migration.c.id == debt.c.migration_id)
+        .where(debt.c.paid_at.is_(None), debt.c.next_wakeup <= now_ms(), service.c.draining.is_(False),
+               service.c.last_seen > now_ms() - int(host_down_after * 1000)).order_by(debt.c.next_wakeup).limit(limit)).all()
+
+
+def claim(tx, row, wait_ms):
+    """Keep other conductors away from a debt for a while. One statement. False if another was faster."""
+    done = tx.execute(sa.update(debt).where(debt.c.id == row.id, debt.c.paid_at.is_(None), debt.c.next_wakeup == row.next_wakeup)
+                      .values(next_wakeup=now_ms() + int(wait_ms)))
+    return done.rowcount == 1
+
+
+def paid(tx, debt_id):
+    """It has been done. One statement."""
+    tx.execute(sa.update(debt).where(debt.c.id == debt_id, debt.c.paid_at.is_(None)).values(paid_at=now_ms()))
+
+
+def again(tx, debt_id, attempt, reason, wait_ms):
+    """It failed: try it later under a new operation. Only for the attempt that was reported. One statement."""
+    tx.execute(sa.update(debt).where(debt.c.id == debt_id, debt.c.attempt == attempt, debt.c.paid_at.is_(None))
+               .values(attempt=attempt + 1, reason=reason[:4000], next_wakeup=now_ms() + int(wait_ms)))
+
+
+def wake_host(tx, host):
+    """The host is back: its debts are due now. One statement."""
+    tx.execute(sa.update(debt).where(debt.c.host == host, debt.c.paid_at.is_(None)).values(next_wakeup=now_ms()))
+
+
+def get(tx, debt_id):
+    """Read one debt, or None. One statement."""
+    return tx.execute(sa.select(debt).where(debt.c.id == debt_id)).first()
+
+
+def of_migrations(tx, ids):
+    """Read the open debts of several migrations. One statement."""
+    return tx.execute(sa.select(debt).where(debt.c.migration_id.in_(ids), debt.c.paid_at.is_(None))).all() if ids else []
+
+
+def of_instance(tx, instance_uuid):
+    """Read the open debts that name a guest. One statement."""
+    return tx.execute(sa.select(debt).where(debt.c.instance_uuid == instance_uuid, debt.c.paid_at.is_(None))).all()

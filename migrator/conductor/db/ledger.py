@@ -1,0 +1,197 @@
+"""Statements on workflows: the migration row with its cursor, operations, locks and events.
+
+Every function takes an open transaction. The number of statements of each is part of its contract, for a migration's cost is.
+"""
+import dataclasses
+
+import sqlalchemy as sa
+
+from migrator import exceptions
+from migrator.conductor.cursor import AbortCause, Cursor, Direction, Phase, Policy
+from migrator.conductor.db.database import now_ms
+from migrator.conductor.db.tables import debt, event, migration, operation, resource_lock, service
+from migrator.states import TERMINAL, OperationState, Status
+
+TERMINAL_WORDS = [s.value for s in TERMINAL]
+LIVE = migration.c.status.not_in(TERMINAL_WORDS)
+LEGAL_REASON = 4000
+
+
+class EpochConflict(Exception):
+    """Another conductor moved the workflow since it was read; read it again."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Agent:
+    """Where an operation is addressed: the agent's process, and what its clock shows about now."""
+
+    process_id: str
+    monotonic: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """One migration as read, with the database's time and the addresses of its agents."""
+
+    row: object
+    now: int
+    cursor: Cursor
+    policy: Policy
+    source: Agent
+    destination: Agent
+
+    @property
+    def op_id(self):
+        """The operation that the cursor stands at."""
+        return operation_id(self.row.id, self.cursor)
+
+
+def operation_id(owner, cursor):
+    """Name an operation: owner/step/attempt, the same at each repetition."""
+    return f'{owner}/{cursor.step}/{cursor.attempt}'
+
+
+def load(tx, migration_id):
+    """Read one migration with the database's time and both agents. One statement. Raises MigrationNotFound."""
+    src, dst = service.alias('src'), service.alias('dst')
+    row = tx.execute(
+        sa.select(migration, now_ms().label('now'), src.c.process_id.label('src_process'), src.c.monotonic.label('src_monotonic'),
+                  src.c.last_seen.label('src_seen'), dst.c.process_id.label('dst_process'), dst.c.monotonic.label('dst_monotonic'),
+                  dst.c.last_seen.label('dst_seen'))
+        .outerjoin(src, src.c.host == migration.c.source_host).outerjoin(dst, dst.c.host == migration.c.destination_host)
+        .where(migration.c.id == migration_id)).first()
+    if row is None:
+        raise exceptions.MigrationNotFound(f'there is no migration {migration_id}')
+    return Record(row, row.now, cursor_of(row), Policy(**row.policy),
+                  address(row.now, row.src_process, row.src_monotonic, row.src_seen),
+                  address(row.now, row.dst_process, row.dst_monotonic, row.dst_seen))
+
+
+def address(now, process_id, monotonic, last_seen):
+    """Reckon an agent's clock from its last heartbeat. A late heartbeat makes the result early, hence a not_after strict."""
+    if not process_id:
+        return Agent('', 0.0)
+    return Agent(process_id, monotonic + (now - last_seen) / 1000)
+
+
+def cursor_of(row):
+    """Read the cursor out of a migration row."""
+    return Cursor(Status(row.status), Phase(row.phase), row.step, Direction(row.direction), row.attempt, row.failures, row.silent_since,
+                  tuple(row.begun), bool(row.no_return), AbortCause(row.abort), row.deadline, row.error)
+
+
+def cursor_values(cursor):
+    """Turn a cursor into column values."""
+    return {f.name: _plain(getattr(cursor, f.name)) for f in dataclasses.fields(cursor)}
+
+
+def _plain(value):
+    return list(value) if isinstance(value, tuple) else value.value if hasattr(value, 'value') else value
+
+
+def store(tx, record, cursor, reason, wake_at, **values):
+    """Move a workflow on: a compare-and-swap on its epoch. One statement. Raises EpochConflict if it was moved meanwhile.
+
+    wake_at: milliseconds of the database's clock, or None when it has ended.
+    """
+    changed = tx.execute(
+        sa.update(migration).where(migration.c.id == record.row.id, migration.c.epoch == record.row.epoch)
+        .values(epoch=record.row.epoch + 1, next_wakeup=wake_at, updated_at=record.now, reason=reason[:LEGAL_REASON],
+                **cursor_values(cursor), **values))
+    if changed.rowcount != 1:
+        raise EpochConflict(record.row.id)
+
+
+def insert(tx, values):
+    """Write a new migration. One statement. Raises DBDuplicateEntry for a request_id that exists."""
+    tx.execute(sa.insert(migration).values(**values))
+
+
+def by_request(tx, request_id):
+    """Find the migration that an earlier delivery of the same request made, or None. One statement, with the database's time."""
+    clock = sa.select(now_ms().label('now')).subquery()
+    return tx.execute(sa.select(clock.c.now, migration).select_from(
+        clock.outerjoin(migration, migration.c.request_id == request_id))).one()
+
+
+def lock(tx, resource, migration_id):
+    """Take an exclusive lock. One statement. Raises DBDuplicateEntry if it is held."""
+    tx.execute(sa.insert(resource_lock).values(resource=resource, migration_id=migration_id, mode='exclusive'))
+
+
+def unlock_all(tx, migration_id):
+    """Release every lock of a workflow. One statement."""
+    tx.execute(sa.delete(resource_lock).where(resource_lock.c.migration_id == migration_id))
+
+
+def lock_holder(tx, resource):
+    """Give the row of the migration that holds a resource, or None."""
+    return tx.execute(sa.select(migration.c.id, migration.c.kind).join(resource_lock, resource_lock.c.migration_id == migration.c.id)
+                      .where(resource_lock.c.resource == resource)).first()
+
+
+def note(tx, migration_id, at, cursor, what, reason, user='', request_id=''):
+    """Append to the timeline. One statement."""
+    tx.execute(sa.insert(event).values(migration_id=migration_id, at=at, status=cursor.status.value, step=cursor.step, what=what,
+                                       reason=reason[:LEGAL_REASON], user=user, request_id=request_id))
+
+
+def begin_operation(tx, record, cursor, host, process_id, method):
+    """Write an operation before it is sent. One statement."""
+    tx.execute(sa.insert(operation).values(
+        op_id=operation_id(record.row.id, cursor), migration_id=record.row.id, method=method, host=host, process_id=process_id,
+        state=OperationState.RUNNING.value, result={}, error='', created_at=record.now))
+
+
+def end_operation(tx, op_id, at, state, result, error):
+    """Record an outcome, once. One statement."""
+    tx.execute(sa.update(operation).where(operation.c.op_id == op_id, operation.c.finished_at.is_(None))
+               .values(state=state.value, result=result, error=error[:LEGAL_REASON], finished_at=at))
+
+
+def due(tx, limit):
+    """Name the workflows whose time has come, longest first. One statement."""
+    return tx.execute(sa.select(migration.c.id).where(migration.c.next_wakeup <= now_ms())
+                      .order_by(migration.c.next_wakeup).limit(limit)).scalars().all()
+
+
+def queued(tx, hosts, limit):
+    """Name queued migrations that touch one of the hosts, oldest first. One statement."""
+    return tx.execute(sa.select(migration.c.id).where(
+        migration.c.status == Status.QUEUED.value, migration.c.phase == Phase.QUEUED.value,
+        sa.or_(migration.c.source_host.in_(hosts), migration.c.destination_host.in_(hosts)))
+        .order_by(migration.c.created_at).limit(limit)).scalars().all()
+
+
+def wake_host(tx, host):
+    """A host's agent is new: look at once at every workflow that waits for it. One statement."""
+    tx.execute(sa.update(migration).where(
+        LIVE, sa.or_(migration.c.source_host == host, migration.c.destination_host == host),
+        migration.c.phase.in_([Phase.OPERATION.value, Phase.OBSERVING.value])).values(next_wakeup=now_ms()))
+
+
+def progress(tx, migration_id, job):
+    """Keep the last progress; best effort, outside of the epoch. One statement."""
+    tx.execute(sa.update(migration).where(migration.c.id == migration_id, LIVE).values(progress=job))
+
+
+def events(tx, migration_id):
+    """Read a timeline. One statement."""
+    return tx.execute(sa.select(event).where(event.c.migration_id == migration_id).order_by(event.c.id)).all()
+
+
+def purge(tx, before):
+    """Delete migrations that ended before the given time (milliseconds), with operations and events; debts keep theirs alive.
+
+    Returns how many migrations went.
+    """
+    owing = sa.select(debt.c.migration_id).where(debt.c.paid_at.is_(None))
+    old = tx.execute(sa.select(migration.c.id).where(
+        migration.c.status.in_(TERMINAL_WORDS), migration.c.finished_at < before, migration.c.id.not_in(owing))).scalars().all()
+    for start in range(0, len(old), 500):
+        ids = old[start:start + 500]
+        for table in (event, operation, debt):
+            tx.execute(sa.delete(table).where(table.c.migration_id.in_(ids)))
+        tx.execute(sa.delete(migration).where(migration.c.id.in_(ids)))
+    return len(old)
+

@@ -1,0 +1,47 @@
+"""The schema's versions: `migrator-manage db upgrade`, and the check that a conductor makes before it starts."""
+import pathlib
+
+import sqlalchemy as sa
+from alembic import command, config, script
+from alembic.runtime import migration as runtime
+
+from migrator import exceptions
+
+
+def _config():
+    settings = config.Config()
+    settings.set_main_option('script_location', str(pathlib.Path(__file__).parent / 'alembic'))
+    settings.set_main_option('path_separator', 'os')
+    return settings
+
+
+def head():
+    """Name the newest version that this code knows."""
+    return script.ScriptDirectory.from_config(_config()).get_current_head()
+
+
+def version(database):
+    """Name the version of a database, or None if it is empty."""
+    with database.engine.connect() as connection:
+        return runtime.MigrationContext.configure(connection).get_current_revision()
+
+
+def upgrade(database, to='head'):
+    """Bring a database to a version. Idempotent. Two upgrades at once are serialised where the database can lock."""
+    settings = _config()
+    with database.engine.begin() as connection:
+        if connection.dialect.name == 'postgresql':
+            connection.execute(sa.text('SELECT pg_advisory_xact_lock(7207101)'))
+        elif connection.dialect.name in ('mysql', 'mariadb'):
+            connection.execute(sa.text("SELECT GET_LOCK('migrator_schema', 60)"))
+        settings.attributes['connection'] = connection
+        command.upgrade(settings, to)
+    return version(database)
+
+
+def check(database):
+    """Raise Unavailable with what to do unless the database has the version of this code."""
+    found = version(database)
+    if found != head():
+        raise exceptions.Unavailable(f'the database has schema version {found or "none"}, this code needs {head()}: '
+                                     'run `migrator-manage db upgrade`')

@@ -1,0 +1,135 @@
+"""The tables. Changes go through Alembic (migrations/), expand first, contract a release later.
+
+Times are integers: milliseconds since 1970 by the *database's* clock, so that the clocks of conductors do not matter.
+"""
+import sqlalchemy as sa
+
+metadata = sa.MetaData(naming_convention={
+    'ix': 'ix_%(table_name)s_%(column_0_N_name)s', 'uq': 'uq_%(table_name)s_%(column_0_N_name)s', 'pk': 'pk_%(table_name)s'})
+
+UUID = sa.String(36)
+WORD = sa.String(64)
+TIME = sa.BigInteger
+
+
+def _text(name):
+    return sa.Column(name, sa.Text, nullable=False, default='')
+
+
+#: One workflow: what was asked, where it stands (the cursor), and what it has learned.
+migration = sa.Table(
+    'migration', metadata,
+    sa.Column('id', UUID, primary_key=True),
+    sa.Column('kind', WORD, nullable=False),
+    sa.Column('instance_uuid', UUID, nullable=False, index=True),
+    sa.Column('instance_name', sa.String(128), nullable=False, default=''),
+    sa.Column('source_host', WORD, nullable=False),
+    sa.Column('destination_host', WORD, nullable=False, default=''),
+    sa.Column('parent_id', UUID),
+    sa.Column('request_id', sa.String(128), nullable=False, unique=True),
+    sa.Column('user', sa.String(128), nullable=False, default=''),
+    sa.Column('request', sa.JSON, nullable=False),
+    sa.Column('policy', sa.JSON, nullable=False),
+    sa.Column('plan', sa.JSON, nullable=False),
+    sa.Column('facts', sa.JSON, nullable=False),
+    sa.Column('progress', sa.JSON, nullable=False),
+    sa.Column('epoch', sa.BigInteger, nullable=False, default=1),
+    sa.Column('status', WORD, nullable=False),
+    sa.Column('phase', WORD, nullable=False),
+    sa.Column('step', WORD, nullable=False, default=''),
+    sa.Column('direction', WORD, nullable=False),
+    sa.Column('attempt', sa.Integer, nullable=False, default=0),
+    sa.Column('failures', sa.Integer, nullable=False, default=0),
+    sa.Column('silent_since', TIME, nullable=False, default=0),
+    sa.Column('begun', sa.JSON, nullable=False),
+    sa.Column('no_return', sa.Boolean, nullable=False, default=False),
+    sa.Column('abort', WORD, nullable=False, default=''),
+    sa.Column('deadline', TIME, nullable=False, default=0),
+    _text('error'),
+    _text('reason'),
+    sa.Column('admitted', sa.Boolean, nullable=False, default=False),
+    sa.Column('next_wakeup', TIME, index=True),
+    sa.Column('created_at', TIME, nullable=False),
+    sa.Column('updated_at', TIME, nullable=False),
+    sa.Column('finished_at', TIME),
+    sa.Index('ix_migration_status_created', 'status', 'created_at'),
+    sa.Index('ix_migration_created', 'created_at', 'id'))
+
+#: One call-then-spawn request to an agent, written before it is sent.
+operation = sa.Table(
+    'operation', metadata,
+    sa.Column('op_id', sa.String(120), primary_key=True),
+    sa.Column('migration_id', UUID, nullable=False, index=True),
+    sa.Column('method', WORD, nullable=False),
+    sa.Column('host', WORD, nullable=False),
+    sa.Column('process_id', UUID, nullable=False, default=''),
+    sa.Column('state', WORD, nullable=False),
+    sa.Column('result', sa.JSON, nullable=False),
+    _text('error'),
+    sa.Column('created_at', TIME, nullable=False),
+    sa.Column('finished_at', TIME))
+
+#: Who may work on a resource. A row is a lock; the primary key makes it exclusive.
+resource_lock = sa.Table(
+    'resource_lock', metadata,
+    sa.Column('resource', sa.String(80), primary_key=True),
+    sa.Column('migration_id', UUID, nullable=False, index=True),
+    sa.Column('mode', WORD, nullable=False, default='exclusive'))
+
+#: A cleanup that a host still owes, since it did not answer or could not do it.
+debt = sa.Table(
+    'debt', metadata,
+    sa.Column('id', UUID, primary_key=True),
+    sa.Column('host', WORD, nullable=False, index=True),
+    sa.Column('instance_uuid', UUID, nullable=False, index=True),
+    sa.Column('migration_id', UUID, nullable=False, index=True),
+    sa.Column('action', WORD, nullable=False),
+    sa.Column('arguments', sa.JSON, nullable=False),
+    _text('reason'),
+    sa.Column('attempt', sa.Integer, nullable=False, default=1),
+    sa.Column('next_wakeup', TIME, nullable=False),
+    sa.Column('created_at', TIME, nullable=False),
+    sa.Column('paid_at', TIME))
+
+#: What happened, append only.
+event = sa.Table(
+    'event', metadata,
+    sa.Column('id', sa.BigInteger().with_variant(sa.Integer, 'sqlite'), primary_key=True, autoincrement=True),
+    sa.Column('migration_id', UUID, nullable=False, index=True),
+    sa.Column('at', TIME, nullable=False),
+    sa.Column('status', WORD, nullable=False),
+    sa.Column('step', WORD, nullable=False, default=''),
+    sa.Column('what', WORD, nullable=False),
+    _text('reason'),
+    sa.Column('user', sa.String(128), nullable=False, default=''),
+    sa.Column('request_id', sa.String(128), nullable=False, default=''))
+
+#: One agent. places: live migrations that it takes part in now, a guarded counter.
+service = sa.Table(
+    'service', metadata,
+    sa.Column('host', WORD, primary_key=True),
+    sa.Column('kind', WORD, nullable=False, default='compute'),
+    sa.Column('process_id', UUID, nullable=False, default=''),
+    sa.Column('host_boot_id', UUID, nullable=False, default=''),
+    sa.Column('sequence', sa.BigInteger, nullable=False, default=0),
+    sa.Column('monotonic', sa.Float(53), nullable=False, default=0.0),
+    sa.Column('last_seen', TIME, nullable=False),
+    sa.Column('rpc_version', WORD, nullable=False, default=''),
+    sa.Column('draining', sa.Boolean, nullable=False, default=False),
+    sa.Column('enabled', sa.Boolean, nullable=False, default=True),
+    sa.Column('disabled_reason', sa.String(255), nullable=False, default=''),
+    sa.Column('facts', sa.JSON, nullable=False),
+    sa.Column('places', sa.Integer, nullable=False, default=0))
+
+#: The catalogue: every guest that a host has told of. Fed by heartbeats and by workflows, never by hand.
+instance = sa.Table(
+    'instance', metadata,
+    sa.Column('uuid', UUID, primary_key=True),
+    sa.Column('name', sa.String(128), nullable=False, index=True),
+    sa.Column('host', WORD, nullable=False, index=True),
+    sa.Column('state', WORD, nullable=False),
+    sa.Column('memory_mib', sa.Integer, nullable=False, default=0),
+    sa.Column('vcpus', sa.Integer, nullable=False, default=0),
+    sa.Column('disks', sa.JSON, nullable=False),
+    sa.Column('managed', sa.Boolean, nullable=False, default=False),
+    sa.Column('updated_at', TIME, nullable=False))

@@ -1,0 +1,87 @@
+"""What callers see: rows turned into plain values for the wire. The shapes are part of the API (doc/source/api.rst)."""
+import datetime
+
+import sqlalchemy as sa
+
+from migrator import exceptions
+from migrator.conductor.db import debts, ledger
+from migrator.conductor.db.tables import debt, migration
+from migrator.states import Status
+
+
+def moment(ms):
+    """Write a database time as ISO 8601 in UTC with milliseconds; '' for none."""
+    if not ms:
+        return ''
+    return datetime.datetime.fromtimestamp(ms / 1000, datetime.UTC).isoformat(timespec='milliseconds').replace('+00:00', 'Z')
+
+
+def migration_view(row, owed=(), events=None):
+    """One migration. row: a migration row or anything with its attributes."""
+    view = {name: getattr(row, name) for name in (
+        'id', 'kind', 'instance_uuid', 'instance_name', 'source_host', 'destination_host', 'status', 'step', 'direction', 'reason',
+        'error', 'no_return', 'progress', 'request_id', 'user')}
+    view.update(abort_requested=bool(row.abort), needs_attention=row.status == Status.NEEDS_OPERATOR.value or bool(owed),
+                created_at=moment(row.created_at), updated_at=moment(row.updated_at), finished_at=moment(row.finished_at),
+                statistics=row.facts.get('statistics', {}),
+                debts=[{'id': d.id, 'host': d.host, 'action': d.action, 'reason': d.reason} for d in owed])
+    if events is not None:
+        view['events'] = [{'at': moment(e.at), 'status': e.status, 'step': e.step, 'what': e.what, 'reason': e.reason, 'user': e.user,
+                           'request_id': e.request_id} for e in events]
+    return view
+
+
+def show_migration(tx, migration_id):
+    """Read one migration with debts and timeline. Three statements."""
+    row = tx.execute(sa.select(migration).where(migration.c.id == migration_id)).first()
+    if row is None:
+        raise exceptions.MigrationNotFound(f'there is no migration {migration_id}')
+    return migration_view(row, debts.of_migrations(tx, [migration_id]), ledger.events(tx, migration_id))
+
+
+def list_migrations(tx, filters, limit, marker):
+    """Read migrations, newest first. marker: id of the last one of the previous page. Two statements, three with a marker."""
+    query = sa.select(migration).order_by(migration.c.created_at.desc(), migration.c.id.desc()).limit(limit)
+    if filters.get('instance'):
+        query = query.where(sa.or_(migration.c.instance_uuid == filters['instance'], migration.c.instance_name == filters['instance']))
+    if filters.get('host'):
+        query = query.where(sa.or_(migration.c.source_host == filters['host'], migration.c.destination_host == filters['host']))
+    for name in ('status', 'kind'):
+        if filters.get(name):
+            query = query.where(migration.c[name] == filters[name])
+    if filters.get('needs_attention'):
+        owing = sa.select(debt.c.migration_id).where(debt.c.paid_at.is_(None))
+        query = query.where(sa.or_(migration.c.status == Status.NEEDS_OPERATOR.value, migration.c.id.in_(owing)))
+    if marker:
+        last = tx.execute(sa.select(migration).where(migration.c.id == marker)).first()
+        if last is None:
+            raise exceptions.MigrationNotFound(f'there is no migration {marker}')
+        query = query.where(sa.or_(migration.c.created_at < last.created_at,
+                                   sa.and_(migration.c.created_at == last.created_at, migration.c.id < last.id)))
+    rows = tx.execute(query).all()
+    owed = {}
+    for d in debts.of_migrations(tx, [r.id for r in rows]):
+        owed.setdefault(d.migration_id, []).append(d)
+    return [migration_view(row, owed.get(row.id, ())) for row in rows]
+
+
+def host_view(row, down_after):
+    """One host. down_after: seconds without a heartbeat after which it is down."""
+    facts = row.facts
+    return {'name': row.host, 'state': 'up' if is_up(row, down_after) else 'down', 'enabled': bool(row.enabled),
+            'disabled_reason': row.disabled_reason, 'draining': bool(row.draining), 'instances': row.guests, 'migrations': row.places,
+            'debts': row.owed, 'last_seen': moment(row.last_seen), 'process_id': row.process_id, 'rpc_version': row.rpc_version,
+            **{name: facts.get(name, '') for name in ('hypervisor_name', 'hypervisor_type', 'availability_zone')},
+            **{name: facts.get(name, 0) for name in ('hypervisor_version', 'cpus', 'memory_mib', 'memory_free_mib')}}
+
+
+def is_up(row, down_after):
+    """True when the host was heard of lately, by the database's clock."""
+    return row.now - row.last_seen < down_after * 1000
+
+
+def instance_view(row):
+    """One guest."""
+    return {'uuid': row.uuid, 'name': row.name, 'host': row.host, 'state': row.state, 'memory_mib': row.memory_mib, 'vcpus': row.vcpus,
+            'disks': row.disks, 'managed': bool(row.managed), 'locked_by': row.locked_by or '', 'debts': row.owed,
+            'updated_at': moment(row.updated_at)}
