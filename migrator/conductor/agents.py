@@ -1,0 +1,149 @@
+"""The conductor's way to the agents: what the engine wants to know or to have done, turned into calls, and answers into stimuli.
+
+Nothing here decides. A call without an answer becomes Silent (nothing is known), a refusal becomes Refused, an agent that knows
+the operation says how it stands. Every call has a short time-out, for the work itself is never waited for.
+"""
+import dataclasses
+
+from oslo_log import log
+
+from migrator import concurrency, exceptions
+from migrator.conductor import stimulus
+from migrator.conductor.compatible import compatible
+from migrator.conductor.workflows import WORKFLOWS
+from migrator.conductor.workflows.model import Role
+from migrator.rpc import errors, facts
+from migrator.states import GuestState, OperationState
+
+LOG = log.getLogger(__name__)
+
+UNREACHABLE = facts.Location(state=GuestState.UNREACHABLE)
+
+
+@dataclasses.dataclass(frozen=True)
+class Reply:
+    """What an exchange with agents came to: the stimulus for the workflow, and what is to be stored along with it."""
+
+    event: object
+    op_id: str = ''
+    result: dict = dataclasses.field(default_factory=dict)
+    error: str = ''
+    plan: dict = dataclasses.field(default_factory=dict)
+
+
+def finished(report):
+    """Turn an agent's report of an ended operation into a reply."""
+    return Reply(stimulus.Finished(report.state, report.error), report.op_id, report.result, report.error)
+
+
+def host_of(row, role):
+    """Name the host that has a role in a migration."""
+    return row.destination_host if role is Role.DESTINATION else row.source_host
+
+
+class Agents:
+    """All compute agents, as the engine sees them."""
+
+    def __init__(self, compute):
+        """compute: a migrator.rpc.compute.ComputeAPI."""
+        self.compute = compute
+
+    # --- questions ---
+
+    def check(self, context, guest, source_host, destination_host):
+        """Issue both checks at once. Returns (SourceFacts, DestinationFacts); raises what the first failing one raised."""
+        there = concurrency.spawn(self.compute.check_can_live_migrate_destination, context, destination_host, guest)
+        here = self.compute.check_can_live_migrate_source(context, source_host, guest)
+        return here, there.wait()
+
+    def checked(self, context, row):
+        """Check a stored migration; the answers become a plan or reasons against it."""
+        guest = facts.from_wire(facts.Guest, row.request['guest'])
+        try:
+            source, destination = self.check(context, guest, row.source_host, row.destination_host)
+        except (errors.NoAnswer, errors.NotDelivered) as error:
+            return Reply(stimulus.Silent(str(error)))
+        except exceptions.MigratorError as error:
+            return Reply(stimulus.Checked((str(error),)))
+        verdict = compatible(source, destination)
+        plan = plan_of(row.id, guest, row.source_host, row.destination_host, row.request.get('options', {}), source, destination, verdict)
+        return Reply(stimulus.Checked(verdict.reasons), plan=facts.to_wire(plan))
+
+    def locate(self, context, host, instance_uuid):
+        """Ask one host where the guest is; no answer, or one that cannot tell, is UNREACHABLE."""
+        if not host:
+            return facts.Location(state=GuestState.ABSENT)
+        try:
+            return self.compute.locate_instance(context, host, instance_uuid)
+        except (errors.NoAnswer, errors.NotDelivered, exceptions.MigratorError) as error:
+            LOG.warning('%s cannot say where the guest is: %s', host, error)
+            return UNREACHABLE
+
+    def observed(self, context, row, source=None):
+        """Ask both hosts at the same time. source: what the source said with its report a moment ago, if it did."""
+        there = concurrency.spawn(self.locate, context, row.destination_host, row.instance_uuid)
+        here = source or self.locate(context, row.source_host, row.instance_uuid)
+        return Reply(stimulus.Observed(here, there.wait()))
+
+    def poll(self, context, op_id, host):
+        """Ask how an operation stands."""
+        try:
+            report = self.compute.get_operation(context, host, op_id)
+        except (errors.NoAnswer, errors.NotDelivered):
+            return Reply(stimulus.Silent(host), op_id)
+        except exceptions.MigratorError as error:
+            return Reply(stimulus.Refused(f'{host}: {error}'), op_id)
+        if report.state is OperationState.UNKNOWN:
+            return Reply(stimulus.Unknown(), op_id)
+        return finished(report) if report.state.finished else Reply(stimulus.Alive(), op_id)
+
+    # --- work ---
+
+    def begin(self, context, method, host, envelope, arguments):
+        """Issue an operation. Returns a Reply, or None when it was taken and runs: its outcome comes as an event."""
+        try:
+            report = getattr(self.compute, method)(context, host, envelope, **arguments)
+        except (errors.NoAnswer, errors.NotDelivered):
+            return Reply(stimulus.Silent(host), envelope.op_id)
+        except exceptions.InvalidRequest as error:
+            return Reply(stimulus.Finished(OperationState.FAILED, str(error)), envelope.op_id, error=str(error))
+        except exceptions.MigratorError as error:
+            return Reply(stimulus.Refused(f'{host} took no work: {error}'), envelope.op_id)
+        return finished(report) if report.state.finished else None
+
+    def abort_job(self, context, row):
+        """Tell the source to cancel the hypervisor's job. Best effort: it is repeated until the workflow moves on."""
+        try:
+            self.compute.abort_live_migration(context, row.source_host, row.id, row.instance_uuid)
+        except (errors.NoAnswer, errors.NotDelivered, exceptions.MigratorError) as error:
+            LOG.warning('%s was not told to cancel the job, it will be told again: %s', row.source_host, error)
+
+
+def plan_of(migration_id, guest, source_host, destination_host, options, source, destination, verdict):
+    """Decide once what every step is given."""
+    return facts.Plan(
+        migration_id=migration_id, instance_uuid=guest.uuid, source_host=source_host, destination_host=destination_host,
+        connection_uri=destination.connection_uri, migration_host=destination.migration_host,
+        listen_address=destination.listen_address, disks=verdict.disks, copy=verdict.copy,
+        bandwidth_mib=options.get('bandwidth_mib', 0), memory_mib=source.memory_mib)
+
+
+def arguments_of(row, method):
+    """Give the arguments of a workflow's operation, from the frozen request, the plan and the facts of earlier steps."""
+    if row.kind != 'live_migration':
+        if method == 'create_instance':
+            return {'spec': facts.from_wire(facts.InstanceSpec, row.request['spec'])}
+        if method == 'stop_instance':
+            return {'instance_uuid': row.instance_uuid, 'timeout': row.request['timeout']}
+        return {'instance_uuid': row.instance_uuid}
+    plan = facts.from_wire(facts.Plan, row.plan)
+    if method == 'live_migration':
+        return {'plan': plan, 'prepared': row.facts.get('pre_live_migration', {})}
+    return {'plan': plan}
+
+
+def place_of(row, method):
+    """Name the host at which a method of a workflow is done, and its role."""
+    step = WORKFLOWS[row.kind].step(method)
+    role = step.undo.on if step.undo and step.undo.method == method else step.on
+    return host_of(row, role), role

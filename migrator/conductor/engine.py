@@ -1,0 +1,286 @@
+"""The shell of the engine: one transaction per transition, then the messages that it asks for.
+
+`handle` takes a stimulus to a workflow. Within one transaction the row is read, `decide` says what follows, and the new cursor is
+stored by compare-and-swap on the epoch, with the timeline, the next operation's row and whatever the catalogue learns. Only then is
+anything sent. A conductor may die between any two lines: the row says what is due, and the sweep of another one takes it up.
+"""
+import dataclasses
+
+import tenacity
+from oslo_log import log
+
+from migrator import concurrency, exceptions
+from migrator.conductor import stimulus
+from migrator.conductor.agents import Reply, arguments_of, finished, place_of
+from migrator.conductor.cursor import Kind, Phase
+from migrator.conductor.db import catalogue, debts, hosts, ledger
+from migrator.conductor.decide import next_action
+from migrator.conductor.workflows import WORKFLOWS
+from migrator.conductor.workflows.model import Commit, Role
+from migrator.rpc import context as rpc_context
+from migrator.rpc import facts
+from migrator.states import GuestState, InstanceState, OperationState
+
+LOG = log.getLogger(__name__)
+
+#: Kinds of action that are worth a line in the timeline even if the reason did not change.
+NOTED = (Kind.START, Kind.END)
+
+
+@dataclasses.dataclass(frozen=True)
+class Transition:
+    """What a transaction decided, to be carried out after its commit. op_id: the operation that the workflow now stands at."""
+
+    record: ledger.Record
+    action: object
+    op_id: str
+    reply: Reply
+
+
+class Engine:
+    """Moves workflows on. Stateless: any number of them, in any number of processes, work on the same rows."""
+
+    def __init__(self, database, agents, places=4):
+        """places: how many live migrations one host takes part in at once."""
+        self.database = database
+        self.agents = agents
+        self.places = places
+
+    def handle(self, migration_id, reply, request=None):
+        """Bring a stimulus to a workflow, and go on until it waits for the next event.
+
+        migration_id: the workflow. reply: an agents.Reply. request: the caller's context, for the timeline's user.
+        Raises MigrationNotFound, and TooLate for a refused abort. Late and doubled stimuli change nothing.
+        """
+        transition = self.take(migration_id, reply, request)
+        if transition is not None:
+            self.go_on(migration_id, transition)
+
+    def take(self, migration_id, reply, request=None):
+        """Store what a stimulus leads to, and do nothing yet. Returns the Transition, or None when there is nothing to do."""
+        try:
+            transition = self._transit(migration_id, reply, request)
+        except exceptions.MigrationNotFound:
+            LOG.info('there is no migration %s; what concerns it is dropped', migration_id)
+            raise
+        if transition is not None:
+            row = transition.record.row
+            rpc_context.MigratorContext(request_id=row.request_id, migration_id=row.id)
+            self._log(transition)
+        return transition
+
+    def go_on(self, migration_id, transition):
+        """Do what a stored transition asks for, and all that follows, until the workflow waits for the next event.
+
+        Raises nothing: whatever goes wrong here, the row says what is due, and the sweep takes it up.
+        """
+        try:
+            while transition is not None:
+                row = transition.record.row
+                context = rpc_context.MigratorContext(request_id=row.request_id, migration_id=migration_id)
+                reply = self.perform(context, transition)
+                transition = self.take(migration_id, reply) if reply is not None else None
+        except exceptions.MigratorError as error:
+            LOG.warning('migration %s will be looked at again: %s', migration_id, error)
+        except Exception:
+            LOG.exception('migration %s will be looked at again', migration_id)
+
+    def remark(self, migration_id, request, what, reason):
+        """Add what a user did to the timeline of a migration."""
+        def write(tx):
+            record = ledger.load(tx, migration_id)
+            ledger.note(tx, migration_id, record.now, record.cursor, what, reason, request.user, request.request_id)
+        self.database.run(write)
+
+    @staticmethod
+    def _log(transition):
+        row, action = transition.record.row, transition.action
+        LOG.info('%s of %s: %s -> %s, %s: %s', row.kind, row.instance_name or row.instance_uuid, row.status, action.cursor.status,
+                 f'{action.kind} {action.cursor.step}'.strip(), action.reason)
+
+    # --- the transaction ---
+
+    @tenacity.retry(retry=tenacity.retry_if_exception_type(ledger.EpochConflict), stop=tenacity.stop_after_attempt(50),
+                    wait=tenacity.wait_random(0, 0.02), reraise=True)
+    def _transit(self, migration_id, reply, request):
+        return self.database.run(lambda tx: self.transit(tx, migration_id, reply, request))
+
+    def transit(self, tx, migration_id, reply, request=None):
+        """Decide and store one transition within an open transaction. Returns a Transition, or None when nothing is to be done."""
+        record = ledger.load(tx, migration_id)
+        row = record.row
+        if stale(record, reply):
+            return None
+        action = next_action(WORKFLOWS[row.kind], record.cursor, reply.event, record.now, record.policy)
+        if action.kind is Kind.REFUSE:
+            raise exceptions.TooLate(f'{action.reason} (migration {row.id})')
+        if action.kind is Kind.IGNORE:
+            return None
+        if action.kind is Kind.ADMIT:
+            action = self._admit(tx, record, action)
+        self._store(tx, record, action, reply, request)
+        return Transition(record, action, ledger.operation_id(row.id, action.cursor), reply)
+
+    def _admit(self, tx, record, action):
+        """Take a place at both hosts, or stay in the queue."""
+        wf = WORKFLOWS[record.row.kind]
+        if wf.checks and not record.row.admitted and not self.take_places(tx, record.row.source_host, record.row.destination_host):
+            return dataclasses.replace(action, kind=Kind.WAIT, cursor=record.cursor, reason='waits for a free place at its hosts',
+                                       wake_in=record.policy.queue)
+        return dataclasses.replace(action, kind=Kind.CALL if wf.checks else Kind.START)
+
+    def take_places(self, tx, source, destination):
+        """Take a place at both hosts. True if there was room at both."""
+        rows = hosts.get_many(tx, [source, destination])
+        return len(rows) == 2 and hosts.take_places(tx, rows.values(), self.places)
+
+    def _store(self, tx, record, action, reply, request):
+        row, cursor = record.row, action.cursor
+        ended = action.kind is Kind.END
+        values = {'reason': row.reason if action.kind is Kind.POLL else action.reason}
+        if reply.plan:
+            values['plan'] = reply.plan
+        if isinstance(reply.event, stimulus.Finished):
+            values['facts'] = learned(row.facts, record.cursor.step, reply.result)
+            ledger.end_operation(tx, record.op_id, record.now, reply.event.state, reply.result, reply.error)
+        if ended:
+            values['finished_at'] = record.now
+        if WORKFLOWS[row.kind].checks:
+            values['admitted'] = not ended and (row.admitted or cursor.phase is not Phase.QUEUED)
+        ledger.store(tx, record, cursor, wake_at=None if ended else record.now + int(action.wake_in * 1000), **values)
+        if action.kind in NOTED or (action.kind is not Kind.POLL and action.reason != row.reason):
+            ledger.note(tx, row.id, record.now, cursor, action.kind.value, action.reason,
+                        user=request.user if request else '', request_id=request.request_id if request else row.request_id)
+        if action.kind is Kind.START and (cursor.step, cursor.attempt) != (record.cursor.step, record.cursor.attempt):
+            host, role = place_of(row, cursor.step)
+            ledger.begin_operation(tx, record, cursor, host, agent_of(record, role).process_id, cursor.step)
+        self._effects(tx, record, action, reply)
+
+    def _effects(self, tx, record, action, reply):
+        """What the catalogue, the debts, the locks and the places learn in the same transaction."""
+        row = record.row
+        commit(tx, record, action.commit, reply)
+        if action.guest_off:
+            catalogue.update(tx, row.instance_uuid, state=InstanceState.STOPPED.value)
+        for method in action.debts:
+            host, _role = place_of(row, method)
+            debts.insert(tx, record, host, method, debt_arguments(row, method), action.reason)
+        if action.kind is Kind.END:
+            ledger.unlock_all(tx, row.id)
+            if row.admitted:
+                hosts.give_places(tx, [row.source_host, row.destination_host])
+
+    # --- after the commit ---
+
+    def perform(self, context, transition):
+        """Send what a transition asks for. Returns the next Reply if the answer is there at once, else None."""
+        record, action = transition.record, transition.action
+        row = record.row
+        if action.abort_job:
+            concurrency.spawn(self.agents.abort_job, context, row)
+        match action.kind:
+            case Kind.CALL:
+                return self.agents.checked(context, row)
+            case Kind.START:
+                return self._begin(context, transition)
+            case Kind.POLL:
+                host, _role = place_of(row, action.cursor.step)
+                return self.agents.poll(context, transition.op_id, host)
+            case Kind.OBSERVE:
+                return self.agents.observed(context, row, fresh_location(transition))
+            case Kind.END if row.admitted:
+                self.admit_next(row)
+        return None
+
+    def _begin(self, context, transition):
+        record, cursor, reply = transition.record, transition.action.cursor, transition.reply
+        row = record.row
+        host, role = place_of(row, cursor.step)
+        agent = agent_of(record, role)
+        envelope = facts.Envelope(
+            op_id=transition.op_id, migration_id=row.id, epoch=row.epoch + 1, process_id=agent.process_id, request_id=row.request_id,
+            not_after=agent.monotonic + record.policy.lost_after if agent.process_id else 0.0)
+        known = dataclasses.replace(record, row=Learned(row, reply))
+        return self.agents.begin(context, cursor.step, host, envelope, arguments_of(known.row, cursor.step))
+
+    def admit_next(self, row):
+        """A place became free: look at who waits for one of these hosts."""
+        names = [row.source_host, row.destination_host]
+        for waiting in self.database.run(lambda tx: ledger.queued(tx, names, self.places)):
+            concurrency.spawn(self.handle, waiting, Reply(stimulus.Due()))
+
+    # --- what agents report ---
+
+    def operation_finished(self, report):
+        """Store an agent's report; a doubled or late one changes nothing. Returns the Transition to go on with, or None."""
+        return self.take(report.migration_id, finished(report))
+
+
+class Learned:
+    """A migration row as it stands after the transition, without reading it again."""
+
+    def __init__(self, row, reply):
+        self._row = row
+        self.plan = reply.plan or row.plan
+        self.facts = row.facts
+        if isinstance(reply.event, stimulus.Finished):
+            self.facts = learned(row.facts, row.step, reply.result)
+
+    def __getattr__(self, name):
+        return getattr(self._row, name)
+
+
+def stale(record, reply):
+    """True for what does not concern the workflow any more: a report of another operation, a wake-up that another conductor took."""
+    if reply.op_id and reply.op_id != record.op_id:
+        return True
+    if isinstance(reply.event, stimulus.Due):
+        waiting = record.cursor.phase is Phase.QUEUED
+        return not waiting and (record.row.next_wakeup is None or record.row.next_wakeup > record.now)
+    return False
+
+
+def learned(known, step, result):
+    """Add what a step returned to the facts; statistics of the hypervisor's job are kept under a name of their own."""
+    added = {k: v for k, v in result.items() if k not in ('location', 'statistics')}
+    statistics = {**known.get('statistics', {}), **{k: v for k, v in result.get('statistics', {}).items() if v}}
+    return {**known, step: added, **({'statistics': statistics} if statistics else {})}
+
+
+def agent_of(record, role):
+    """The address of the agent that has a role."""
+    return record.destination if role is Role.DESTINATION else record.source
+
+
+def fresh_location(transition):
+    """What the source said of the guest in the very report that leads to this observation, if the step went well; else None."""
+    event = transition.reply.event
+    said = transition.reply.result.get('location')
+    if isinstance(event, stimulus.Finished) and event.state is OperationState.SUCCEEDED and said:
+        return facts.from_wire(facts.Location, said)
+    return None
+
+
+def debt_arguments(row, method):
+    """What the agent is given when it pays the debt."""
+    return {k: facts.to_wire(v) for k, v in arguments_of(row, method).items()}
+
+
+def commit(tx, record, what, reply):
+    """Write into the catalogue what a step has proven."""
+    row, uuid = record.row, record.row.instance_uuid
+    if what is Commit.AT_DESTINATION:
+        state = catalogue.STATE.get(reply.event.destination.state, InstanceState.RUNNING)
+        catalogue.update(tx, uuid, host=row.destination_host, state=state.value)
+    elif what is Commit.RUNNING:
+        catalogue.update(tx, uuid, state=InstanceState.RUNNING.value)
+    elif what is Commit.STOPPED:
+        catalogue.update(tx, uuid, state=InstanceState.STOPPED.value)
+    elif what is Commit.DELETED:
+        catalogue.delete(tx, uuid)
+    elif what is Commit.CREATED and not catalogue.several(tx, [uuid]):
+        spec = facts.from_wire(facts.InstanceSpec, row.request['spec'])
+        guest = facts.Guest(uuid=uuid, name=spec.name, state=GuestState.OFF, memory_mib=spec.memory_mib, vcpus=spec.vcpus, managed=True)
+        catalogue.insert(tx, uuid, catalogue.values(guest, row.source_host))
+
+

@@ -1,0 +1,94 @@
+"""What heartbeats teach the catalogue.
+
+A host's list is evidence of what runs there, not of what is gone: a guest that is missing from it becomes `unknown` and keeps its
+row. A locked guest is left alone, for its workflow knows better. A guest that moved without us is adopted only when one host says
+that it runs there and the other one has said that it does not know it (design, section 2).
+"""
+import dataclasses
+
+from oslo_log import log
+
+from migrator.conductor.db import catalogue, debts, hosts, ledger
+from migrator.states import GuestState, InstanceState
+
+LOG = log.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class Changes:
+    """What a heartbeat means for the catalogue. insert, update: uuid -> column values. unknown: uuids. odd: remarks for the log."""
+
+    insert: dict
+    update: dict
+    unknown: list
+    odd: list
+
+
+class Inventory:
+    """Takes heartbeats in."""
+
+    def __init__(self, database):
+        self.database = database
+
+    def heartbeat(self, beat):
+        """Record a heartbeat and what it tells. Returns {'resync': bool}: true asks for the whole inventory with the next one.
+
+        Late and doubled heartbeats of the same process change nothing.
+        """
+        return self.database.run(lambda tx: self._take(tx, beat))
+
+    def _take(self, tx, beat):
+        known = hosts.get_many(tx, [beat.host]).get(beat.host)
+        same = known is not None and known.process_id == beat.process_id
+        if same and beat.sequence <= known.sequence:
+            return {'resync': False}
+        hosts.beat(tx, known, beat)
+        if known is not None and not same:
+            ledger.wake_host(tx, beat.host)
+            debts.wake_host(tx, beat.host)
+        gap = not beat.full and (not same or beat.sequence != known.sequence + 1)
+        if not gap:
+            self._learn(tx, beat)
+        for migration_id, job in sorted(beat.progress.items()):
+            ledger.progress(tx, migration_id, job)
+        return {'resync': gap}
+
+    def _learn(self, tx, beat):
+        guests = [g for g in beat.guests if g.state in catalogue.STATE]
+        if not (guests or beat.gone or beat.full):
+            return
+        gone = catalogue.unlisted(tx, beat.host, {g.uuid for g in beat.guests}) if beat.full else list(beat.gone)
+        rows = catalogue.several(tx, [g.uuid for g in guests] + gone)
+        changes = compare(beat.host, guests, gone, rows)
+        for uuid, values in changes.insert.items():
+            catalogue.insert(tx, uuid, values)
+        for uuid, values in changes.update.items():
+            catalogue.update(tx, uuid, **values)
+        if changes.unknown:
+            catalogue.mark_unknown(tx, changes.unknown)
+        for remark in changes.odd:
+            LOG.warning(remark)
+
+
+def compare(host, guests, gone, rows):
+    """Decide what a host's words change. Pure.
+
+    guests: what it lists. gone: uuids that it used to list. rows: the catalogue's rows of all of these, by uuid.
+    """
+    insert, update, odd = {}, {}, []
+    for guest in guests:
+        row, values = rows.get(guest.uuid), catalogue.values(guest, host)
+        if row is None:
+            insert[guest.uuid] = values
+        elif row.locked_by:
+            continue
+        elif row.host == host:
+            if any(getattr(row, name) != value for name, value in values.items()):
+                update[guest.uuid] = values
+        elif guest.state is GuestState.RUNNING and row.state == InstanceState.UNKNOWN.value:
+            odd.append(f'instance {guest.uuid} moved from {row.host} to {host} without migrator; it is adopted there')
+            update[guest.uuid] = values
+        elif guest.state is GuestState.RUNNING:
+            odd.append(f'instance {guest.uuid} is said to run on {host}, the catalogue has it {row.state} on {row.host}')
+    unknown = [uuid for uuid in gone if uuid in rows and rows[uuid].host == host and not rows[uuid].locked_by]
+    return Changes(insert, update, unknown, odd)

@@ -1,0 +1,59 @@
+"""Paying debts: a cleanup that a host owes is issued to it when it is heard of again, until it reports that it is done.
+
+A debt's operation has the debt's id as its owner, so that its report finds its way here; the agent checks the precondition
+as it acts, as always.
+"""
+from oslo_log import log
+
+from migrator.conductor.agents import finished
+from migrator.conductor.db import debts
+from migrator.rpc import context as rpc_context
+from migrator.rpc import facts
+from migrator.states import OperationState
+
+LOG = log.getLogger(__name__)
+
+TYPES = {'plan': facts.Plan, 'spec': facts.InstanceSpec}
+
+
+class Payments:
+    """Collects debts."""
+
+    def __init__(self, database, agents, settings):
+        self.database = database
+        self.agents = agents
+        self.settings = settings
+
+    def collect(self):
+        """Issue the debts that are due at hosts that are up. Called by the sweep; several conductors may do it at once."""
+        wait = self.settings.claim_seconds * 1000
+        for row in self.database.run(lambda tx: debts.due(tx, self.settings.host_down_after)):
+            if self.database.run(lambda tx, row=row: debts.claim(tx, row, wait)):
+                self._issue(row)
+
+    def _issue(self, row):
+        context = rpc_context.MigratorContext(migration_id=row.migration_id)
+        envelope = facts.Envelope(op_id=f'{row.id}/{row.action}/{row.attempt}', migration_id=row.migration_id,
+                                  epoch=row.epoch + row.attempt, process_id=row.process_id, request_id=context.request_id)
+        arguments = {k: facts.from_wire(TYPES[k], v) if k in TYPES else v for k, v in row.arguments.items()}
+        LOG.info('%s is asked to pay a debt: %s', row.host, row.action)
+        reply = self.agents.begin(context, row.action, row.host, envelope, arguments)
+        if reply is not None and hasattr(reply.event, 'state'):
+            self._settle(row.id, row.attempt, reply.event.state, reply.error)
+
+    def finished(self, report):
+        """Take an agent's report. True if it was about a debt."""
+        owner, _action, attempt = report.op_id.split('/')
+        if owner == report.migration_id:
+            return False
+        reply = finished(report)
+        self._settle(owner, int(attempt), report.state, reply.error)
+        return True
+
+    def _settle(self, debt_id, attempt, state, error):
+        if state is OperationState.SUCCEEDED:
+            LOG.info('debt %s is paid', debt_id)
+            self.database.run(lambda tx: debts.paid(tx, debt_id))
+        else:
+            wait = self.settings.poll_interval * 1000
+            self.database.run(lambda tx: debts.again(tx, debt_id, attempt, error or state.value, wait))

@@ -1,0 +1,213 @@
+"""What users ask for: checked, and written down as a workflow in one transaction, or refused with a typed error and nothing changed.
+
+A request is known by its request_id: asked again, it gives the workflow that the first asking made.
+"""
+import types
+import uuid
+
+from oslo_db import exception as db_exception
+
+from migrator import exceptions
+from migrator.conductor import stimulus
+from migrator.conductor.agents import Reply, place_of
+from migrator.conductor.cursor import Cursor, Kind, Policy
+from migrator.conductor.db import catalogue, debts, hosts, ledger, views
+from migrator.conductor.decide import next_action
+from migrator.conductor.engine import Transition
+from migrator.conductor.workflows import WORKFLOWS
+from migrator.rpc import facts
+from migrator.states import InstanceState
+
+GIB = 1 << 30
+
+
+class Requests:
+    """The door through which every workflow comes in."""
+
+    def __init__(self, database, engine, settings):
+        """settings: the [conductor] group of the configuration."""
+        self.database = database
+        self.engine = engine
+        self.settings = settings
+
+    # --- the requests ---
+
+    def live_migrate(self, context, instance, destination, request_id, options):
+        """Ask for a live migration. Returns (row, transition); transition is None for a repeated request or a queued migration."""
+        def prepare(tx):
+            guest = catalogue.get(tx, instance)
+            rows = hosts.get_many(tx, [guest.host, destination])
+            self.may_move(guest, destination, rows)
+            request = {'guest': facts.to_wire(guest_of(guest)), 'options': options}
+            return 'live_migration', guest, destination, request, rows
+        return self._ask(context, request_id, prepare)
+
+    def instance_create(self, context, host, spec, request_id, start):
+        """Ask for a new guest on a host."""
+        def prepare(tx):
+            rows = hosts.get_many(tx, [host])
+            self.usable(host, rows)
+            if catalogue.several(tx, [spec.uuid]):
+                raise exceptions.InstanceExists(f'instance {spec.uuid} exists already')
+            new = types.SimpleNamespace(uuid=spec.uuid, name=spec.name, host=host, locked_by=None, owed=0)
+            return 'instance_create' if start else 'instance_define', new, '', {'spec': facts.to_wire(spec)}, rows
+        return self._ask(context, request_id, prepare)
+
+    def instance_start(self, context, instance, request_id):
+        """Ask to start a guest. No guest is started while a lock or a debt names it."""
+        def prepare(tx):
+            guest = catalogue.get(tx, instance)
+            rows = hosts.get_many(tx, [guest.host])
+            self.usable(guest.host, rows, disabled_too=True)
+            if guest.state == InstanceState.UNKNOWN:
+                raise exceptions.NotPossible(f'{guest.host} does not know instance {guest.name or guest.uuid} at present')
+            return 'instance_start', guest, '', {}, rows
+        return self._ask(context, request_id, prepare)
+
+    def instance_stop(self, context, instance, request_id, timeout):
+        """Ask to stop a guest. timeout: seconds that it is given to shut down by itself."""
+        def prepare(tx):
+            guest = catalogue.get(tx, instance)
+            rows = hosts.get_many(tx, [guest.host])
+            self.usable(guest.host, rows, disabled_too=True)
+            return 'instance_stop', guest, '', {'timeout': timeout}, rows
+        return self._ask(context, request_id, prepare)
+
+    def instance_delete(self, context, instance, request_id):
+        """Ask to delete a stopped guest with the disks that were made for it."""
+        def prepare(tx):
+            guest = catalogue.get(tx, instance)
+            rows = hosts.get_many(tx, [guest.host])
+            self.usable(guest.host, rows, disabled_too=True)
+            if guest.state in (InstanceState.RUNNING, InstanceState.PAUSED):
+                raise exceptions.InstanceRunning(f'instance {guest.name or guest.uuid} is {guest.state}; stop it first')
+            return 'instance_delete', guest, '', {}, rows
+        return self._ask(context, request_id, prepare)
+
+    # --- the rules ---
+
+    def may_move(self, guest, destination, rows):
+        """Raise a typed error unless this guest may be sent there, as far as the catalogue can tell."""
+        name = guest.name or guest.uuid
+        if guest.host == destination:
+            raise exceptions.SameHost(f'instance {name} is on {destination} already')
+        self.usable(destination, rows)
+        self.usable(guest.host, rows, disabled_too=True)
+        if guest.state not in (InstanceState.RUNNING, InstanceState.PAUSED):
+            raise exceptions.InstanceNotRunning(f'instance {name} is {guest.state}, a live migration needs it running')
+
+    def usable(self, host, rows, disabled_too=False):
+        """Raise a typed error unless the host is known, up and enabled. disabled_too: a disabled host will do (its guests may leave)."""
+        row = rows.get(host)
+        if row is None:
+            raise exceptions.HostNotFound(f'there is no host {host}')
+        if not views.is_up(row, self.settings.host_down_after):
+            raise exceptions.HostDown(f'host {host} was last heard of at {views.moment(row.last_seen)}')
+        if not row.enabled and not disabled_too:
+            raise exceptions.HostDisabled(f'host {host} is disabled: {row.disabled_reason}')
+
+    # --- writing it down ---
+
+    def _ask(self, context, request_id, prepare):
+        request_id = request_id or context.request_id
+        try:
+            return self.database.run(lambda tx: self._write(tx, context, request_id, prepare))
+        except db_exception.DBDuplicateEntry as error:
+            return self._lost_race(request_id, prepare, error)
+
+    def _write(self, tx, context, request_id, prepare):
+        known = ledger.by_request(tx, request_id)
+        if known.id is not None:
+            return known, None
+        kind, guest, destination, request, rows = prepare(tx)
+        if guest.locked_by:
+            self._refuse_locked(tx, guest)
+        if guest.owed:
+            self._refuse_owed(tx, kind, guest, destination)
+        new = types.SimpleNamespace(
+            id=str(uuid.uuid4()), kind=kind, instance_uuid=guest.uuid, instance_name=guest.name, source_host=guest.host,
+            destination_host=destination, parent_id=None, request_id=request_id, user=context.user, request=request,
+            policy=vars(self._policy(kind, guest)).copy(), plan={}, facts={}, progress={}, epoch=1, created_at=known.now,
+            updated_at=known.now, finished_at=None)
+        ledger.lock(tx, catalogue.resource(guest.uuid), new.id)
+        return new, self._begin(tx, new, rows, context)
+
+    def _begin(self, tx, new, rows, context):
+        """Let it begin in the same transaction if there is room; else it is queued."""
+        record = ledger.Record(new, new.created_at, Cursor(), Policy(**new.policy), self._agent(rows, new.source_host, new.created_at),
+                               self._agent(rows, new.destination_host, new.created_at))
+        action = next_action(WORKFLOWS[new.kind], record.cursor, stimulus.Due(), record.now, record.policy)
+        needs_place = bool(WORKFLOWS[new.kind].checks)
+        new.admitted = needs_place and hosts.take_places(tx, rows.values(), self.settings.max_migrations_per_host)
+        begins = new.admitted or not needs_place
+        cursor = action.cursor if begins else record.cursor
+        new.reason = action.reason if begins else 'waits for a free place at its hosts'
+        wake_in = record.policy.claim if begins else record.policy.queue
+        vars(new).update(ledger.cursor_values(cursor), next_wakeup=new.created_at + int(wake_in * 1000))
+        ledger.insert(tx, vars(new))
+        ledger.note(tx, new.id, record.now, cursor, 'requested', new.reason, context.user, new.request_id)
+        if not begins:
+            return None
+        kind = Kind.CALL if needs_place else Kind.START
+        if kind is Kind.START:
+            host, _role = place_of(new, cursor.step)
+            ledger.begin_operation(tx, record, cursor, host, record.source.process_id, cursor.step)
+        new.epoch -= 1      # `perform` sends with the epoch after the row's, which is the one just written
+        return Transition(record, action_of(action, kind, cursor), ledger.operation_id(new.id, cursor), Reply(stimulus.Due()))
+
+    @staticmethod
+    def _agent(rows, host, now):
+        row = rows.get(host)
+        return ledger.address(now, row.process_id, row.monotonic, row.last_seen) if row else ledger.Agent('', 0.0)
+
+    def _policy(self, kind, guest):
+        s = self.settings
+        completion = 0.0
+        if kind == 'live_migration' and s.completion_timeout:
+            sizes = [guest.memory_mib << 20, *(d['size'] for d in guest.disks if d['kind'] == 'file')]
+            completion = s.completion_timeout * sum(max(2.0, size / GIB) for size in sizes)
+        return Policy(claim=s.claim_seconds, poll=s.poll_interval, retry=s.retry_interval, observe=s.observe_interval,
+                      lost_after=s.host_lost_after, step_attempts=s.step_attempts, completion=completion)
+
+    @staticmethod
+    def _refuse_locked(tx, guest):
+        holder = ledger.lock_holder(tx, catalogue.resource(guest.uuid))
+        name = guest.name or guest.uuid
+        if holder is not None and holder.kind == 'live_migration':
+            raise exceptions.AlreadyMigrating(f'instance {name} is being migrated already (migration {holder.id})')
+        raise exceptions.ResourceLocked(f'instance {name} is being worked on ({holder.kind} {holder.id})' if holder else
+                                        f'instance {name} is being worked on')
+
+    @staticmethod
+    def _refuse_owed(tx, kind, guest, destination):
+        """No guest is started while a debt names it, and none is sent to where one is still to be paid."""
+        owed = debts.of_instance(tx, guest.uuid)
+        if kind == 'instance_start' or any(d.host == destination for d in owed):
+            words = '; '.join(f'{d.action} at {d.host}: {d.reason}' for d in owed)
+            raise exceptions.DebtOutstanding(f'a cleanup that names instance {guest.name or guest.uuid} is not done yet: {words}')
+
+    def _lost_race(self, request_id, prepare, error):
+        """Another conductor was faster: with the same request, or with another one for the same guest."""
+        def look(tx):
+            known = ledger.by_request(tx, request_id)
+            if known.id is not None:
+                return known, None
+            _kind, guest, _destination, _request, _rows = prepare(tx)
+            if guest.locked_by is None:
+                holder = ledger.lock_holder(tx, catalogue.resource(guest.uuid))
+                if holder is None:
+                    raise exceptions.ResourceLocked('another request for the same instance came at the same time; try again') from error
+            self._refuse_locked(tx, guest)
+        return self.database.run(look)
+
+
+def action_of(action, kind, cursor):
+    """Give the decided action as it was stored."""
+    return type(action)(kind, cursor, action.reason, action.wake_in)
+
+
+def guest_of(row):
+    """Turn a catalogue row into what agents are told of the guest."""
+    return facts.from_wire(facts.Guest, {
+        'uuid': row.uuid, 'name': row.name, 'state': row.state if row.state in ('running', 'paused') else 'off',
+        'memory_mib': row.memory_mib, 'vcpus': row.vcpus, 'disks': row.disks, 'managed': bool(row.managed)})

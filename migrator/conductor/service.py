@@ -1,0 +1,84 @@
+"""The conductor daemon: the endpoints on the bus, and the sweep that takes up what is due.
+
+Normal progress comes by events; the sweep is what makes the death of any process, and the loss of any message, harmless.
+"""
+import threading
+
+from oslo_log import log
+
+from migrator import concurrency, exceptions
+from migrator.conductor import stimulus
+from migrator.conductor.agents import Agents, Reply
+from migrator.conductor.db import ledger
+from migrator.conductor.db.database import Database
+from migrator.conductor.engine import Engine
+from migrator.conductor.inventory import Inventory
+from migrator.conductor.manager import AgentEndpoint, UserEndpoint
+from migrator.conductor.payments import Payments
+from migrator.conductor.requests import Requests
+from migrator.rpc import contract, server
+from migrator.rpc.compute import ComputeAPI
+
+LOG = log.getLogger(__name__)
+
+
+class ConductorService:
+    """One conductor. Any number of them may run; they share the work through the database and keep nothing in memory."""
+
+    def __init__(self, conf, transport, database=None):
+        """conf: with the project's options registered. transport: migrator.rpc.transport.Transport. database: one to share, or None."""
+        settings = conf.conductor
+        self.settings = settings
+        self.host = conf.host
+        self.database = database or Database(conf.database.connection)
+        agents = Agents(ComputeAPI(conf, transport))
+        self.pool = concurrency.Pool(settings.workers)
+        self.engine = Engine(self.database, agents, settings.max_migrations_per_host)
+        self.payments = Payments(self.database, agents, settings)
+        requests = Requests(self.database, self.engine, settings)
+        self._server = server.make_server(transport, contract.TOPIC_CONDUCTOR, self.host, [
+            UserEndpoint(self.database, self.engine, requests, agents, settings, self.pool),
+            AgentEndpoint(self.engine, Inventory(self.database), self.payments, self.pool)])
+        self._stop = threading.Event()
+        self._sweeper = None
+
+    def start(self):
+        """Hear requests and begin to sweep."""
+        self._sweeper = concurrency.spawn(self._sweep_for_ever)
+        self._server.start()
+        LOG.info('migrator-conductor %s is ready', self.host)
+
+    def stop(self, grace=10.0):
+        """Take nothing new, finish the transitions that are being worked on, and let go. What waits is in the database."""
+        self._stop.set()
+        self._server.stop()
+        self._server.wait()
+        if not self.pool.wait_all(grace):
+            LOG.warning('%s transitions are left to other conductors', self.pool.running)
+        if self._sweeper is not None:
+            self._sweeper.wait(grace)
+
+    def _sweep_for_ever(self):
+        while not self._stop.wait(self.settings.sweep_interval):
+            try:
+                self.sweep()
+            except exceptions.Unavailable as error:
+                LOG.warning('The sweep will be done later: %s', error)
+            except Exception:
+                LOG.exception('The sweep failed; it goes on')
+
+    def sweep(self):
+        """Take up every workflow and debt that is due, as far as there are workers."""
+        for migration_id in self.database.run(lambda tx: ledger.due(tx, self.settings.sweep_batch)):
+            if not self.pool.try_spawn(self._wake, migration_id):
+                return
+        if not self.pool.try_spawn(self.payments.collect):
+            LOG.warning('all workers are busy; debts wait')
+
+    def _wake(self, migration_id):
+        try:
+            self.engine.handle(migration_id, Reply(stimulus.Due()))
+        except exceptions.MigratorError as error:
+            LOG.warning('migration %s will be looked at again: %s', migration_id, error)
+        except Exception:
+            LOG.exception('migration %s will be looked at again', migration_id)
