@@ -1,0 +1,135 @@
+"""The compute agent's sign of life: one message an interval with what changed on the host and how its migrations get on.
+
+The first heartbeat of a process, every twentieth, each after one that may have been lost, and each that the conductor asks for lists
+every guest; the others only what changed. A hypervisor that cannot be asked changes nothing: silence about guests is never sent as
+their absence.
+"""
+import threading
+import time
+
+from oslo_log import log
+
+from migrator import concurrency, exceptions
+from migrator.compute.manager import run_driver
+from migrator.rpc import context as rpc_context
+from migrator.rpc import contract, errors, facts
+
+LOG = log.getLogger(__name__)
+
+#: Every how manieth heartbeat lists all guests, whether anything was lost or not.
+FULL_EVERY = 20
+
+#: Least seconds between two questions for the progress of one job: each may hold up the hypervisor.
+PROGRESS_INTERVAL = 1.0
+
+
+class HeartbeatLoop:
+    """Sends the heartbeats of one agent process.
+
+    driver: compute.driver.ComputeDriver. manager: ComputeManager (its jobs). operations: OperationServer (whether it drains).
+    conductor: AgentToConductorAPI. host, process_id, host_boot_id: who we are. interval: seconds. clock: monotonic; the conductor
+    computes each request's `not_after` from it.
+    """
+
+    def __init__(self, driver, manager, operations, conductor, host, process_id, host_boot_id, interval, clock=time.monotonic):
+        self._driver = driver
+        self._manager = manager
+        self._operations = operations
+        self._conductor = conductor
+        self._who = {'host': host, 'process_id': process_id, 'host_boot_id': host_boot_id, 'rpc_version': contract.COMPUTE_VERSION}
+        self._interval = interval
+        self._clock = clock
+        self._sequence = 0
+        self._full_next = True
+        self._known = {}                 # uuid -> Guest, as the last heartbeat that arrived left it
+        self._facts = facts.Host()       # what the hypervisor last said
+        self._progress = {}              # migration id -> (when, Job as a dict)
+        self._question = None            # the hypervisor's answer, when it is being waited for
+        self._beating = threading.Lock()
+        self._stopping = threading.Event()
+
+    def start(self):
+        """Beat until `stop`, in a thread of its own."""
+        concurrency.spawn(self._beat_for_ever)
+
+    def stop(self):
+        """End after the present heartbeat."""
+        self._stopping.set()
+
+    def _beat_for_ever(self):
+        while not self._stopping.is_set():
+            started = self._clock()
+            try:
+                self.beat()
+            except Exception:
+                LOG.exception('a heartbeat failed by a defect')
+            self._stopping.wait(max(0.0, self._interval - (self._clock() - started)))
+
+    def beat(self):
+        """Send one heartbeat; returns True if it is known to have arrived. Raises nothing that the next one may cure."""
+        with self._beating, rpc_context.using(rpc_context.MigratorContext(overwrite=False)) as context:
+            found = self._ask_driver()
+            self._sequence += 1
+            full = found is not None and (self._full_next or self._sequence % FULL_EVERY == 0)
+            changed, gone = self._difference(found, full)
+            heartbeat = facts.Heartbeat(sequence=self._sequence, monotonic=self._clock(), draining=self._operations.draining,
+                                        facts=self._facts, full=full, guests=changed, gone=gone,
+                                        progress={m: job for m, (_, job) in self._progress.items()}, **self._who)
+            try:
+                answer = self._conductor.heartbeat(context, heartbeat)
+            except (errors.NoAnswer, errors.NotDelivered) as error:
+                LOG.warning('heartbeat %d was not answered: %s', self._sequence, error)
+                self._full_next = True
+                return False
+            except exceptions.MigratorError as error:
+                LOG.error('heartbeat %d was refused: %s: %s', self._sequence, error.kind, error)
+                self._full_next = True
+                return False
+            if found is not None:
+                self._known = found
+                self._full_next = self._full_next and not full
+            self._full_next = self._full_next or bool(answer.get('resync'))
+            return True
+
+    def _ask_driver(self):
+        """Give {uuid: Guest} of all guests, or None if the hypervisor cannot be asked or does not answer within an interval.
+
+        A hypervisor that hangs is asked no second time before it has answered the first; the heartbeat goes on without it.
+        """
+        if self._question is None:
+            self._question = concurrency.spawn(self._look)
+        try:
+            self._facts, guests, self._progress = self._question.wait(max(1.0, self._interval))
+        except TimeoutError:
+            LOG.warning('the hypervisor does not answer')
+            return None
+        except exceptions.MigratorError as error:
+            LOG.warning('the hypervisor cannot be asked: %s', error)
+            guests = None
+        except Exception:
+            LOG.exception('asking the hypervisor failed by a defect')
+            guests = None
+        self._question = None
+        return None if guests is None else {guest.uuid: guest for guest in guests}
+
+    def _look(self):
+        return run_driver(self._driver.host_facts), run_driver(self._driver.inventory), self._jobs()
+
+    def _difference(self, found, full):
+        """Give what to send of the guests found, and the uuids of those that left."""
+        if found is None:
+            return (), ()
+        if full:
+            return tuple(found.values()), ()
+        changed = tuple(guest for uuid, guest in found.items() if self._known.get(uuid) != guest)
+        return changed, tuple(uuid for uuid in self._known if uuid not in found)
+
+    def _jobs(self):
+        """Give {migration id: (when, Job as a dict)} of what runs, each asked for once a second at most. Best effort."""
+        now = self._clock()
+        jobs = self._manager.jobs()
+        progress = {migration: known for migration, known in self._progress.items() if migration in jobs}
+        for migration, instance_uuid in jobs.items():
+            if migration not in progress or now - progress[migration][0] >= PROGRESS_INTERVAL:
+                progress[migration] = (now, facts.to_wire(run_driver(self._driver.progress, instance_uuid)))
+        return progress
