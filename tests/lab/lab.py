@@ -1,0 +1,236 @@
+"""A lab: its hosts, its services, its shared storage and its guests' kernel, built and taken down."""
+import json
+import os
+import pathlib
+import re
+
+from tests.lab import guest, network, processes, services
+from tests.lab.config import Configuration
+from tests.lab.errors import LabError
+from tests.lab.host import Host, Services
+from tests.lab.record import Lock, Record, clean_dead, keepers, taken_subnets
+
+NAMES = ('alpha', 'beta', 'gamma', 'delta')
+NAME = re.compile(r'[a-z][a-z0-9]{0,14}\Z')
+NEEDED = {'ip': 'iproute2', 'nsenter': 'util-linux', 'libvirtd': 'libvirt-daemon', 'virsh': 'libvirt-clients',
+          'qemu-system-x86_64': 'qemu-system-x86', 'qemu-img': 'qemu-utils'}
+
+
+class Lab:
+    """A lab in a folder. `up` makes it, or `attach` joins one that stands; `down` leaves nothing of it."""
+
+    def __init__(self, folder, hosts=2, names=None):
+        """Describe a lab in `folder` with `hosts` hosts (1 to 4), or with hosts of the given `names`; nothing is made."""
+        self.names = tuple(names or NAMES[:hosts])
+        if not 1 <= len(self.names) <= 4 or (not names and hosts != len(self.names)):
+            raise LabError(f'a lab has 1 to 4 hosts, not {hosts if not names else len(names)}')
+        wrong = [name for name in self.names if not NAME.match(name) or name in ('svc', 'outside', network.BRIDGE)]
+        if wrong or len(set(self.names)) != len(self.names):
+            raise LabError(f'names of hosts are up to 15 lower-case letters and digits, each its own, not {", ".join(self.names)}')
+        self.record = Record(folder)
+        self.folder = self.record.folder
+        self.id = self.record.id
+        self.lock = Lock(self.id)
+        self.hosts, self.svc = {}, None
+        self.daemons, self.configuration = {}, None
+        self.shared = self.folder / 'shared'                         # one directory for all hosts: shared storage
+        self.instances = self.folder / 'instances'                   # another directory behind this path on every host
+        self.initrd = self.folder / 'guest' / 'initrd.gz'
+
+    # --- building ---
+
+    def up(self, keep=False):
+        """Build the lab; what dead labs left, of this folder or of others, is removed first. Returns self.
+
+        keep: the lab outlives this process (`tools/lab up`). Otherwise it belongs to this process and ends with it, however that ends.
+        A kept lab that stands with the same hosts is joined. LabError when another process is at it, it stands with other hosts, or
+        something is missing on the machine; then nothing is left.
+        """
+        self._check_machine()
+        if not self.lock.acquire():
+            raise LabError(f'another process builds or owns the lab in {self.folder}')
+        try:
+            clean_dead(apart_from=self.id)
+            if self.record.standing():
+                return self._join_standing(keep)
+            self.record.erase()
+            self._build(keep)
+        except BaseException:
+            if not self.hosts:
+                self.lock.release()
+            else:
+                self._give_up()
+            raise
+        if keep:
+            self.lock.release()
+        return self
+
+    def _check_machine(self):
+        if os.geteuid() != 0:
+            raise LabError('the lab needs root: it makes network namespaces and mounts')
+        missing = sorted({package for program, package in NEEDED.items() if not services.find_program(program)})
+        if missing:
+            raise LabError(f'missing on this machine; install: apt-get install {" ".join(missing)}')
+
+    def _join_standing(self, keep):
+        if not keep or tuple(self.record.data['hosts']) != self.names:
+            raise LabError(f'a lab with hosts {", ".join(self.record.data["hosts"])} is up in {self.folder}; take it down first')
+        self._places(self.record.data['subnet'])
+        self.lock.release()
+        return self
+
+    def _build(self, keep):
+        with Lock('').hold():
+            subnet = network.choose_subnet(self.id, taken_subnets(self.id))
+            self.record.begin(hosts=list(self.names), subnet=subnet, services={})
+        self._places(subnet)
+        for folder in ('etc', 'hosts', 'shared', 'instances', 'guest', 'log', 'daemons'):
+            (self.folder / folder).mkdir(exist_ok=True)
+        lines = [f'{place.ip} {place.libvirt_name} {place.name}' for place in (self.svc, *self.hosts.values())]
+        (self.folder / 'etc' / 'hosts').write_text('\n'.join(['127.0.0.1 localhost', *lines, '']))
+        self.record.step('svc')
+        self.svc.create()
+        self.record.step('link')
+        network.connect_machine(self.id, subnet, self.svc.keeper)
+        for host in self.hosts.values():
+            self.record.step(f'host {host.name}')
+            host.create()
+        self.record.step('guest')
+        guest.build_initrd(self.initrd)
+        for host in self.hosts.values():
+            self.record.step(f'libvirtd {host.name}')
+            host.wait_ready()
+        self.record.write(state='up', keep=keep)
+        if keep:
+            for place in (self.svc, *self.hosts.values()):
+                place.keep()
+
+    def _places(self, subnet):
+        self.subnet = subnet
+        self.svc = Services(self.record, subnet)
+        self.hosts = {name: Host(self.record, name, number, subnet, self.svc) for number, name in enumerate(self.names, 1)}
+        self.configuration = Configuration(self)
+
+    @classmethod
+    def attach(cls, folder):
+        """Join a kept lab that stands in `folder`, such as `tools/lab up` leaves. LabError if there is none."""
+        record = Record(folder)
+        if not record.standing():
+            raise LabError(f'no lab is up in {record.folder}')
+        lab = cls(folder, names=record.data['hosts'])
+        lab._places(record.data['subnet'])
+        return lab
+
+    def _give_up(self):
+        """Take away what a failed `up` made."""
+        self._let_go()
+        self.record.erase()
+        self.lock.release(remove=True)
+
+    def down(self):
+        """End everything in the lab and remove every file, link and process of it. Harmless when there is none.
+
+        LabError if another process builds or owns it.
+        """
+        if not self.lock.held and not self.lock.acquire():
+            raise LabError(f'another process builds or owns the lab in {self.folder}')
+        for daemon in self.daemons.values():
+            daemon.kill()
+        self._let_go()
+        self.record.erase()
+        self.lock.release(remove=True)
+
+    def _let_go(self):
+        for place in (self.svc, *self.hosts.values()) if self.svc else ():
+            place.let_go()
+        self.daemons.clear()
+
+    def reset(self):
+        """Between two tests: no daemon, no guest, empty storage, healed network; hosts that were cut from power boot again.
+
+        Broker and databases that run stay; what is in them is their user's to clean.
+        """
+        for daemon in self.daemons.values():
+            daemon.kill()
+        self.daemons.clear()
+        for host in self.hosts.values():
+            host.reset()
+        services.wipe(self.shared)
+        services.stop_exports(self)
+
+    # --- what is in it ---
+
+    def host(self, name):
+        """The host of that name. LabError if there is none."""
+        if name not in self.hosts:
+            raise LabError(f'no host {name} in this lab, only {", ".join(self.hosts)}')
+        return self.hosts[name]
+
+    def status(self):
+        """State of the lab as a dict for `tools/lab status`: state, hosts, services, daemons."""
+        data = self.record.read()
+        living = keepers(self.id)
+        hosts = []
+        for name in data.get('hosts', ()):
+            host = Host(self.record, name, data['hosts'].index(name) + 1, data['subnet'], None)
+            libvirtd = host.libvirtd_pid if name in living else None
+            hosts.append({'name': name, 'libvirt_name': host.libvirt_name, 'ip': host.ip, 'up': name in living, 'libvirtd': libvirtd or 0,
+                          'guests': len(host.domains()) if libvirtd else 0, 'uri': host.uri})
+        locked = self.lock.held or self._owned_elsewhere()
+        state = 'down' if not data and not living else data.get('state', 'broken')
+        if state == 'building' and not locked or state == 'up' and not locked and not self.record.standing():
+            state = 'broken'
+        return {'state': state, 'folder': str(self.folder), 'id': self.id, 'subnet': data.get('subnet', ''), 'in_use': locked, 'hosts': hosts,
+                'services': data.get('services', {}), 'daemons': processes_recorded(self.folder / 'daemons'), 'steps': data.get('steps', [])}
+
+    def _owned_elsewhere(self):
+        if not self.lock.path.exists():
+            return False
+        probe = Lock(self.id)
+        free = probe.acquire()
+        probe.release()
+        return not free
+
+    def console_paths(self, instance_uuid):
+        """Where the console of an instance may appear, from outside: on each host's own disks and on the shared ones."""
+        folders = [host.instances_outside for host in self.hosts.values()]
+        return [pathlib.Path(folder) / instance_uuid / 'console.log' for folder in (*folders, self.shared)]
+
+    # --- services and daemons ---
+
+    def start_service(self, kind):
+        """Start `rabbitmq`, `mariadb` or `postgresql` in svc unless it runs; returns its URL. See tests/lab/services.py."""
+        return services.start(self, kind)
+
+    def start_daemon(self, name, argv, place=None, env=None):
+        """Start a program under a name, in a host, in svc, or (place None) on the machine itself; its log is log/NAME.log."""
+        if name in self.daemons and self.daemons[name].running():
+            raise LabError(f'{name} runs already')
+        self.daemons[name] = processes.Daemon(name, argv, self.folder / 'log' / f'{name}.log', self.folder / 'daemons', place, env)
+        return self.daemons[name].start()
+
+    def start_agent(self, host, **options):
+        """Start migrator-compute on host `host` (its name) with a configuration of its own; returns the Daemon.
+
+        options: `shared` True puts instances on the shared storage; else as Configuration.agent.
+        """
+        path = self.configuration.agent(host, **options)
+        return self.start_daemon(f'compute-{host}', [*self.configuration.program('compute'), '--config-file', path], self.host(host))
+
+    def start_conductor(self, name='conductor', **options):
+        """Start migrator-conductor in svc; returns the Daemon. options as Configuration.conductor."""
+        path = self.configuration.conductor(name, **options)
+        return self.start_daemon(name, [*self.configuration.program('conductor'), '--config-file', path], self.svc)
+
+    def export_nbd(self, name, size_mib=64):
+        """Make a volume of `size_mib` MiB and export it from svc to all hosts, for several clients at once; returns its nbd:// URI."""
+        return services.export_nbd(self, name, size_mib)
+
+
+def processes_recorded(folder):
+    """The daemons on record in `folder`, each with whether it runs."""
+    found = []
+    for path in sorted(folder.glob('*.json')):
+        entry = json.loads(path.read_text())
+        found.append({**entry, 'running': bool(entry['started']) and processes.start_time(entry['pid']) == entry['started']})
+    return found
