@@ -8,6 +8,9 @@ from migrator import concurrency
 
 CONF = cfg.CONF
 
+#: Where the catalogue is unless [database] connection says otherwise: enough for a trial on one machine.
+TRIAL_DATABASE = 'sqlite:////var/lib/migrator/migrator.db'
+
 DEFAULT_OPTS = [
     cfg.StrOpt('host', default=socket.gethostname(), sample_default='the host name',
                help='Name by which this agent or conductor is known. It may differ from the hypervisor\'s own name for the host.'),

@@ -89,10 +89,14 @@ def _disks(source, disks, copied, destination):
         if disk.directory not in destination.storage:
             yield f'disk {disk.target} lies in {disk.directory or disk.path}, which the destination does not have'
         elif disk in copied:
+            if disk.path in destination.files_found:
+                yield f'the destination has a file {disk.path} already, and it is not the same storage'
             if disk.shareable:
                 yield f'disk {disk.target} is shared between guests and not reachable at the destination'
             if disk.backing and disk.backing not in destination.backing_found and not _backing_shared(disk, source, destination):
                 yield f'the backing file {disk.backing} of disk {disk.target} is not at the destination'
+        elif disk.path not in destination.files_found:
+            yield f'disk {disk.target} is on shared storage, but the destination does not see {disk.path}'
         elif disk.cache not in SAFE_SHARED_CACHE:
             yield f'disk {disk.target} is on shared storage with cache mode {disk.cache or "default"}; none is needed'
 

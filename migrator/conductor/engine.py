@@ -26,6 +26,9 @@ LOG = log.getLogger(__name__)
 #: Kinds of action that are worth a line in the timeline even if the reason did not change.
 NOTED = (Kind.START, Kind.END)
 
+#: What drivers may tell of a finished job.
+STATISTICS = ('downtime_ms', 'elapsed_ms', 'memory_total', 'memory_processed', 'disk_total', 'disk_processed', 'iteration')
+
 
 @dataclasses.dataclass(frozen=True)
 class Transition:
@@ -242,9 +245,9 @@ def stale(record, reply):
 
 def learned(known, step, result):
     """Add what a step returned to the facts; statistics of the hypervisor's job are kept under a name of their own."""
-    added = {k: v for k, v in result.items() if k not in ('location', 'statistics')}
-    statistics = {**known.get('statistics', {}), **{k: v for k, v in result.get('statistics', {}).items() if v}}
-    return {**known, step: added, **({'statistics': statistics} if statistics else {})}
+    told = {k: v for k, v in result.items() if k in STATISTICS and v}
+    added = {k: v for k, v in result.items() if k not in STATISTICS and k != 'location'}
+    return {**known, step: added, 'statistics': {**known.get('statistics', {}), **told}}
 
 
 def agent_of(record, role):

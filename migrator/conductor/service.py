@@ -6,10 +6,10 @@ import threading
 
 from oslo_log import log
 
-from migrator import concurrency, exceptions
+from migrator import concurrency, exceptions, service
 from migrator.conductor import stimulus
 from migrator.conductor.agents import Agents, Reply
-from migrator.conductor.db import ledger
+from migrator.conductor.db import ledger, schema
 from migrator.conductor.db.database import Database
 from migrator.conductor.engine import Engine
 from migrator.conductor.inventory import Inventory
@@ -22,14 +22,18 @@ from migrator.rpc.compute import ComputeAPI
 LOG = log.getLogger(__name__)
 
 
-class ConductorService:
+#: Seconds that an ending conductor gives to the transitions it is working on.
+GRACE = 10.0
+
+
+class ConductorService(service.Service):
     """One conductor. Any number of them may run; they share the work through the database and keep nothing in memory."""
 
     def __init__(self, conf, transport, database=None):
         """conf: with the project's options registered. transport: migrator.rpc.transport.Transport. database: one to share, or None."""
+        super().__init__('migrator-conductor', conf.host)
         settings = conf.conductor
         self.settings = settings
-        self.host = conf.host
         self.database = database or Database(conf.database.connection)
         agents = Agents(ComputeAPI(conf, transport))
         self.pool = concurrency.Pool(settings.workers)
@@ -43,20 +47,20 @@ class ConductorService:
         self._sweeper = None
 
     def start(self):
-        """Hear requests and begin to sweep."""
-        self._sweeper = concurrency.spawn(self._sweep_for_ever)
+        """Check the schema, hear requests and begin to sweep. Raises Unavailable with what to do if the schema does not fit."""
+        schema.check(self.database)
         self._server.start()
-        LOG.info('migrator-conductor %s is ready', self.host)
+        self._sweeper = concurrency.spawn(self._sweep_for_ever)
 
-    def stop(self, grace=10.0):
+    def stop(self):
         """Take nothing new, finish the transitions that are being worked on, and let go. What waits is in the database."""
         self._stop.set()
-        self._server.stop()
-        self._server.wait()
-        if not self.pool.wait_all(grace):
+        service.within(GRACE, 'the end of the RPC server', self._server.stop)
+        if not self.pool.wait_all(GRACE):
             LOG.warning('%s transitions are left to other conductors', self.pool.running)
         if self._sweeper is not None:
-            self._sweeper.wait(grace)
+            service.within(GRACE, 'the last sweep', self._sweeper.wait)
+        self.database.dispose()
 
     def _sweep_for_ever(self):
         while not self._stop.wait(self.settings.sweep_interval):

@@ -16,6 +16,9 @@ from migrator import exceptions
 
 LOG = log.getLogger(__name__)
 
+#: What a database says that cannot be reached, or that is too busy.
+NOT_NOW = (db_exception.DBConnectionError, db_exception.DBNonExistentDatabase, db_exception.DBDeadlock, sa.exc.TimeoutError)
+
 
 class now_ms(expression.FunctionElement):  # noqa: N801 (reads as an SQL function)
     """The database's clock in milliseconds since 1970."""
@@ -62,7 +65,7 @@ class Database:
         """Run work(connection) in one transaction and return what it returns. Raises Unavailable if the database does not answer."""
         try:
             return self._run(work)
-        except (db_exception.DBConnectionError, db_exception.DBDeadlock, sa.exc.TimeoutError) as error:
+        except NOT_NOW as error:
             LOG.error('The database does not answer: %s', type(error).__name__)
             raise exceptions.Unavailable(f'the database does not answer ({type(error).__name__})') from error
 

@@ -180,14 +180,14 @@ def events(tx, migration_id):
     return tx.execute(sa.select(event).where(event.c.migration_id == migration_id).order_by(event.c.id)).all()
 
 
-def purge(tx, before):
-    """Delete migrations that ended before the given time (milliseconds), with operations and events; debts keep theirs alive.
+def purge(tx, age):
+    """Delete migrations that ended at least `age` milliseconds ago, with operations and events; open debts keep theirs alive.
 
     Returns how many migrations went.
     """
     owing = sa.select(debt.c.migration_id).where(debt.c.paid_at.is_(None))
     old = tx.execute(sa.select(migration.c.id).where(
-        migration.c.status.in_(TERMINAL_WORDS), migration.c.finished_at < before, migration.c.id.not_in(owing))).scalars().all()
+        migration.c.status.in_(TERMINAL_WORDS), migration.c.finished_at <= now_ms() - age, migration.c.id.not_in(owing))).scalars().all()
     for start in range(0, len(old), 500):
         ids = old[start:start + 500]
         for table in (event, operation, debt):
