@@ -114,7 +114,7 @@ class DestinationFacts:
     storage: dict = dataclasses.field(default_factory=dict)       # directory -> identity
     storage_free: dict = dataclasses.field(default_factory=dict)  # directory -> free bytes
     backing_found: tuple[str, ...] = ()               # of the instance's backing files, those that are there
-    files_found: tuple[str, ...] = ()                 # of the guest's file disks, the paths where a file is: good if shared, else in the way
+    files_found: tuple[str, ...] = ()                 # the guest's disk files that are there: good if shared, else in the way
     occupied: str = ''                                # a domain of this uuid, or what else stands in the way, in words; '' is good
     migration_host: str = ''                          # address that takes the hypervisor's migration stream
     connection_uri: str = ''                          # what the source's hypervisor connects to

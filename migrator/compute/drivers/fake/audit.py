@@ -45,5 +45,5 @@ def leftovers(db, uuid):
             words.append(f'marker of {file["owner"]} on {file["name"]} at {", ".join(hosts)}')
     words.extend(f'active job of migration {r["migration"]}' for r in
                  db.execute("SELECT migration FROM job WHERE uuid = ? AND state = 'active'", (uuid,)))
-    words.extend(f'guest left {r["state"]} ({r["reason"]}) at {r["host"]}' for r in rows if r['host'] == home and r['reason'] == 'migration')
+    words.extend(f'guest left {r["state"]} by the migration at {home}' for r in rows if r['host'] == home and r['reason'] == 'migration')
     return words

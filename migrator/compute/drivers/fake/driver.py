@@ -92,13 +92,16 @@ class FakeDriver(driver.ComputeDriver):
             row, storage = guests.get(db, self.host, guest.uuid), self._storage(db)
             found = tuple(d.path for d in guests.local(guest.disks) if guests.file_of(db, self.host, guest.uuid, d) is not None)
             strange = self._strange_files(db, guest)
-            occupied = f'a guest of this uuid is {row["state"]} here' if row else f'files stand in the way: {", ".join(strange)}' if strange else ''
+            occupied = f'files stand in the way: {", ".join(strange)}' if strange else ''
+            if row is not None:
+                occupied = f'a guest of this uuid is {row["state"]} here'
+            backing = dict.fromkeys(d.backing for d in guest.disks if d.backing and guests.image_found(db, self.host, d.backing))
             return facts.DestinationFacts(
                 hypervisor_type='fake', hypervisor_version=self._version(db), arch='x86_64', machines=MACHINES, domain_types=('fake',),
                 cpu_model=CPU, cpu_models=(CPU,), memory_free_mib=max(0, steps.memory_free(db, self.host)), storage=storage,
                 storage_free={directory: self._free(db, identity) for directory, identity in storage.items()}, files_found=found,
-                backing_found=tuple(dict.fromkeys(d.backing for d in guest.disks if d.backing and guests.image_found(db, self.host, d.backing))),
-                occupied=occupied, migration_host=self.host, connection_uri=steps.SCHEME + self.host, listen_address='127.0.0.1')
+                backing_found=tuple(backing), occupied=occupied, migration_host=self.host, connection_uri=steps.SCHEME + self.host,
+                listen_address='127.0.0.1')
         return self._look('check_can_live_migrate_destination', look)
 
     def check_can_live_migrate_source(self, guest):
@@ -110,7 +113,8 @@ class FakeDriver(driver.ComputeDriver):
             return facts.SourceFacts(
                 state=GuestState(row['state']), reason=PauseReason(row['reason']), job_active=jobs.active(db, guest.uuid) is not None,
                 hypervisor_type='fake', hypervisor_version=self._version(db), arch='x86_64', machine=MACHINES[0], domain_type='fake',
-                cpu_mode='custom', cpu_model=CPU, memory_mib=row['memory_mib'], disks=guests.disks_of(row['disks']), storage=self._storage(db))
+                cpu_mode='custom', cpu_model=CPU, memory_mib=row['memory_mib'],
+                disks=guests.disks_of(row['disks']), storage=self._storage(db))
         return self._look('check_can_live_migrate_source', look)
 
     # --- live migration ---
@@ -249,7 +253,8 @@ class FakeDriver(driver.ComputeDriver):
             raise
 
     def _record(self, db, now, method, uuid, migration, result, changed):
-        return db.execute('INSERT INTO history (at, process, host, method, uuid, migration, result, changed) VALUES (?, ?, ?, ?, ?, ?, ?, ?)',
+        return db.execute('INSERT INTO history (at, process, host, method, uuid, migration, result, changed) '
+                          'VALUES (?, ?, ?, ?, ?, ?, ?, ?)',
                           (now, os.getpid(), self.host, method, uuid, migration, result, int(changed))).lastrowid
 
     def _record_error(self, method, uuid, migration, error):

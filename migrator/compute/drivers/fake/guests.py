@@ -60,8 +60,9 @@ def files_of(db, host, uuid):
 
 def make_file(db, host, uuid, disk, owner, complete):
     """Make an empty file for a disk at a host."""
+    where = (identity(db, host, disk.directory), uuid, os.path.basename(disk.path))
     db.execute('INSERT INTO file (identity, uuid, name, owner, format, size, backing, complete) VALUES (?, ?, ?, ?, ?, ?, ?, ?)',
-               (identity(db, host, disk.directory), uuid, os.path.basename(disk.path), owner, disk.format, disk.size, disk.backing, complete))
+               (*where, owner, disk.format, disk.size, disk.backing, complete))
 
 
 def image_found(db, host, path):

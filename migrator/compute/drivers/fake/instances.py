@@ -54,8 +54,9 @@ def _disk(db, host, uuid, new, default_directory):
         raise exceptions.InvalidRequest(f'{directory} is no storage directory of {host}')
     if new.backing and not guests.image_found(db, host, new.backing):
         raise exceptions.InvalidRequest(f'no image {new.backing} at {host}')
-    return facts.Disk(target=new.target, format=new.format, size=new.size, directory=directory, path=f'{directory}/{uuid}/{new.target}.{new.format}',
-                      backing=new.backing, backing_format='raw' if new.backing else '', cache='none', serial=new.serial)
+    return facts.Disk(target=new.target, format=new.format, size=new.size, directory=directory,
+                      path=f'{directory}/{uuid}/{new.target}.{new.format}', backing=new.backing,
+                      backing_format='raw' if new.backing else '', cache='none', serial=new.serial)
 
 
 def start_instance(db, host, uuid, now):

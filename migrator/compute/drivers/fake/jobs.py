@@ -55,8 +55,8 @@ def settle(db, now):
 def start(db, plan, copy, destination, history, now):
     """Start a job of a guest that runs here: the destination has it as incoming from now on. Returns the job's id."""
     row = guests.get(db, plan.source_host, plan.instance_uuid)
-    db.execute('INSERT INTO guest (host, uuid, name, state, memory_mib, vcpus, disks, persistent, managed, spec, dirty_rate, deaf, migration) '
-               "VALUES (?, ?, ?, 'incoming', ?, ?, ?, 0, ?, ?, ?, ?, ?)",
+    db.execute('INSERT INTO guest (host, uuid, name, state, memory_mib, vcpus, disks, persistent, managed, spec, dirty_rate, deaf, '
+               "migration) VALUES (?, ?, ?, 'incoming', ?, ?, ?, 0, ?, ?, ?, ?, ?)",
                (destination, row['uuid'], row['name'], row['memory_mib'], row['vcpus'], row['disks'], row['managed'], row['spec'],
                 row['dirty_rate'], row['deaf'], plan.migration_id))
     length = copy.duration()
@@ -91,13 +91,13 @@ def _complete(db, job):
     ends, uuid = job['ends'], job['uuid']
     row = guests.get(db, job['source'], uuid)
     if row['state'] == GuestState.RUNNING:
-        guests.set_state(db, job['source'], uuid, GuestState.PAUSED, PauseReason.MIGRATION, max(job['started'], ends - copy_of(job).downtime()))
+        stops = max(job['started'], ends - copy_of(job).downtime())
+        guests.set_state(db, job['source'], uuid, GuestState.PAUSED, PauseReason.MIGRATION, stops)
     guests.complete_copy(db, job, json.loads(job['copied']))
     db.execute('DELETE FROM guest WHERE host = ? AND uuid = ?', (job['source'], uuid))
     if job['user_paused']:
         guests.set_state(db, job['destination'], uuid, GuestState.PAUSED, PauseReason.USER, ends)
-        writes = row['writes']
-        db.execute('UPDATE guest SET writes = ? WHERE host = ? AND uuid = ?', (writes, job['destination'], uuid))
+        db.execute('UPDATE guest SET writes = ? WHERE host = ? AND uuid = ?', (row['writes'], job['destination'], uuid))
     else:
         guests.set_state(db, job['destination'], uuid, GuestState.RUNNING, PauseReason.NONE, ends)
     db.execute('UPDATE guest SET persistent = 1 WHERE host = ? AND uuid = ?', (job['destination'], uuid))

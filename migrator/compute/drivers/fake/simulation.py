@@ -87,7 +87,8 @@ class Copy:
         budget = int((elapsed - self.paused_after) * self.bandwidth)
         disk = min(budget, then.disk_remaining)
         memory = min(budget - disk, then.memory_remaining)
-        job = self._job(elapsed, then.disk_processed + disk, then.memory_processed + memory, then.memory_remaining - memory, then.iteration + 1)
+        job = self._job(elapsed, then.disk_processed + disk, then.memory_processed + memory, then.memory_remaining - memory,
+                        then.iteration + 1)
         return dataclasses.replace(job, dirty_rate=0)
 
     def _job(self, elapsed, disk, sent, remaining, iteration):

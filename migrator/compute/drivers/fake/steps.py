@@ -3,8 +3,6 @@
 Every function works within one write transaction, as host `host` at time `now`, and returns its answer and whether it changed
 anything; an error rolls back whatever it did. Preconditions are checked here, at the moment of acting.
 """
-import os
-
 from migrator import exceptions
 from migrator.compute.drivers.fake import guests, jobs, simulation
 from migrator.states import GuestState, PauseReason
@@ -26,7 +24,8 @@ def pre_live_migration(db, host, plan, now):
             raise exceptions.DriverError(f'the backing file {disk.backing} is not at {host}')
     strangers = [f['name'] for f in in_copied_directories(db, host, plan) if f['owner'] != owner]
     if strangers:
-        raise exceptions.DestinationNotEmpty(f'{host} has files of {plan.instance_uuid} that this migration did not make: {", ".join(strangers)}')
+        raise exceptions.DestinationNotEmpty(
+            f'{host} has files of {plan.instance_uuid} that this migration did not make: {", ".join(strangers)}')
     for disk in copied(plan):
         if guests.file_of(db, host, plan.instance_uuid, disk) is None:
             guests.make_file(db, host, plan.instance_uuid, disk, owner, complete=0)
@@ -113,7 +112,7 @@ def post_live_migration_at_destination(db, host, plan, now):
     owner = guests.MADE if row['managed'] else guests.FOUND
     changed = db.execute('UPDATE file SET owner = ? WHERE uuid = ? AND owner = ?',
                          (owner, plan.instance_uuid, guests.BY_MIGRATION + plan.migration_id)).rowcount > 0
-    changed |= db.execute("UPDATE guest SET persistent = 1, migration = '' WHERE host = ? AND uuid = ? AND (persistent = 0 OR migration != '')",
+    changed |= db.execute("UPDATE guest SET persistent = 1, migration = '' WHERE host = ? AND uuid = ? AND migration != ''",
                           (host, plan.instance_uuid)).rowcount > 0
     return {}, changed
 

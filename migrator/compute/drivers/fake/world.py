@@ -53,7 +53,8 @@ class World:
         """Make or change a host, and give it those storage directories that it lacks, each with an identity of its own."""
         with self.store.write() as db:
             db.execute('INSERT INTO host (name, memory_mib, cpus, version) VALUES (?, ?, ?, ?) ON CONFLICT (name) DO UPDATE SET '
-                       'memory_mib = excluded.memory_mib, cpus = excluded.cpus, version = excluded.version', (name, memory_mib, cpus, version))
+                       'memory_mib = excluded.memory_mib, cpus = excluded.cpus, version = excluded.version',
+                       (name, memory_mib, cpus, version))
             db.executemany('INSERT OR IGNORE INTO storage (host, directory, identity) VALUES (?, ?, ?)',
                            [(name, directory.rstrip('/'), str(uuids.uuid4())) for directory in directories])
 
@@ -75,8 +76,8 @@ class World:
         with self.store.write() as db:
             for spec in specs:
                 host, uuid, disks = spec['host'], spec['uuid'], tuple(spec.get('disks', ()))
-                instances.add(db, host, uuid, spec.get('name', f'guest-{uuid[:8]}'), spec.get('memory_mib', 128), spec.get('vcpus', 1), disks,
-                              dirty_mib=spec.get('dirty_mib', instances.DIRTY_MIB))
+                instances.add(db, host, uuid, spec.get('name', f'guest-{uuid[:8]}'), spec.get('memory_mib', 128), spec.get('vcpus', 1),
+                              disks, dirty_mib=spec.get('dirty_mib', instances.DIRTY_MIB))
                 for disk in guests.local(disks):
                     if guests.file_of(db, host, uuid, disk) is None:
                         guests.make_file(db, host, uuid, disk, guests.FOUND, complete=1)
@@ -96,7 +97,8 @@ class World:
     def add_file(self, host, directory, uuid, name, owner=''):
         """Put a file in a guest's directory (uuid '': a backing image, `name` relative to the directory). owner '': nobody's."""
         with self.store.write() as db:
-            db.execute('INSERT INTO file (identity, uuid, name, owner) VALUES (?, ?, ?, ?)', (guests.identity(db, host, directory), uuid, name, owner))
+            db.execute('INSERT INTO file (identity, uuid, name, owner) VALUES (?, ?, ?, ?)',
+                       (guests.identity(db, host, directory), uuid, name, owner))
 
     # --- scripts ---
 
@@ -104,7 +106,8 @@ class World:
         """Order a fault (see `faults`) for the next `times` calls of a driver's method; -1: all. Returns its number."""
         faults.check_action(action)
         with self.store.write() as db:
-            return db.execute('INSERT INTO fault (host, method, action, times) VALUES (?, ?, ?, ?)', (host, method, action, times)).lastrowid
+            return db.execute('INSERT INTO fault (host, method, action, times) VALUES (?, ?, ?, ?)',
+                              (host, method, action, times)).lastrowid
 
     def release(self, host=None, method=None):
         """Take back faults; calls that hang go on."""
@@ -179,14 +182,16 @@ class World:
         """Write `text` into the guest's disks as `host` sees them."""
         with self.store.write() as db:
             for file in guests.files_of(db, host, uuid):
-                db.execute('UPDATE file SET stamp = ? WHERE identity = ? AND uuid = ? AND name = ?', (text, file['identity'], uuid, file['name']))
+                db.execute('UPDATE file SET stamp = ? WHERE identity = ? AND uuid = ? AND name = ?',
+                           (text, file['identity'], uuid, file['name']))
 
     # --- questions ---
 
     def where(self, uuid):
         """Which hosts know the guest: a dict of host -> state, after every job that is due."""
         with self._settled() as db:
-            return {r['host']: GuestState(r['state']) for r in db.execute('SELECT host, state FROM guest WHERE uuid = ? ORDER BY host', (uuid,))}
+            rows = db.execute('SELECT host, state FROM guest WHERE uuid = ? ORDER BY host', (uuid,))
+            return {row['host']: GuestState(row['state']) for row in rows}
 
     def files(self, uuid, host=None):
         """Files of a guest as dicts {identity, uuid, name, owner, content, complete, stamp …}; all, or those that `host` sees."""
@@ -209,9 +214,9 @@ class World:
     def history(self, uuid=None, method=None, host=None):
         """Calls of mutating driver methods, oldest first, as `Call`s."""
         with self._settled() as db:
-            rows = db.execute('SELECT * FROM history WHERE (? IS NULL OR uuid = ?) AND (? IS NULL OR method = ?) AND (? IS NULL OR host = ?) '
-                              'ORDER BY id', (uuid, uuid, method, method, host, host)).fetchall()
-            return [Call(r['at'], r['process'], r['host'], r['method'], r['uuid'], r['migration'], r['result'], bool(r['changed'])) for r in rows]
+            rows = db.execute('SELECT * FROM history WHERE (? IS NULL OR uuid = ?) AND (? IS NULL OR method = ?) '
+                              'AND (? IS NULL OR host = ?) ORDER BY id', (uuid, uuid, method, method, host, host)).fetchall()
+            return [Call(**{f.name: r[f.name] for f in dataclasses.fields(Call)} | {'changed': bool(r['changed'])}) for r in rows]
 
     def check(self):
         """What has broken the promise of the project, in words; empty is good. See `audit`."""
