@@ -34,10 +34,12 @@ CONDUCTOR_OPTS = [
                       'the migration stands in needs_operator.'),
     cfg.FloatOpt('observe_interval', default=2.0, min=0.05,
                  help='Seconds between two looks at the hosts while a migration job runs that no agent waits for.'),
-    cfg.FloatOpt('retry_interval', default=2.0, min=0.05, help='Seconds before a failed or unanswered step is tried again, doubled each time.'),
+    cfg.FloatOpt('retry_interval', default=2.0, min=0.05,
+                 help='Seconds before a failed or unanswered step is tried again, doubled each time.'),
     cfg.IntOpt('step_attempts', default=5, min=1, help='How often a step that must succeed is tried before it is named as a debt.'),
     cfg.FloatOpt('poll_interval', default=30.0, min=0.05,
-                 help='Seconds after which a running operation that was not heard of is asked for. A backstop: completion comes as an event.'),
+                 help='Seconds after which a running operation that was not heard of is asked for. A backstop: completion comes as '
+                      'an event.'),
     cfg.IntOpt('max_migrations_per_host', default=4, min=1,
                help='How many live migrations one host takes part in at once, as source or destination. The rest is queued.'),
     cfg.IntOpt('completion_timeout', default=800, min=0,
@@ -58,7 +60,8 @@ COMPUTE_OPTS = [
 LIBVIRT_OPTS = [
     cfg.StrOpt('connection_uri', default='qemu:///system', help='The local libvirtd.'),
     cfg.StrOpt('live_migration_uri', default='',
-               help='What other hosts\' libvirtds connect to, such as qemu+tcp://10.0.0.1/system. Empty: qemu+tls:// and live_migration_address.'),
+               help='What other hosts\' libvirtds connect to, such as qemu+tcp://10.0.0.1/system. Empty: qemu+tls:// and '
+                    'live_migration_address.'),
     cfg.StrOpt('live_migration_address', default='', help='Address that takes the migration stream. Empty: this host\'s name.'),
     cfg.StrOpt('listen_address', default='127.0.0.1', help='Address to which graphics and TCP consoles of guests bind.'),
     cfg.StrOpt('virt_type', default='auto', choices=['auto', 'kvm', 'qemu'],
@@ -76,7 +79,8 @@ FAKE_OPTS = [
                 help='Faults to simulate, as METHOD=ACTION: fail, hang, slow:SECONDS. For tests and for trying out.'),
 ]
 
-GROUPS = (('DEFAULT', DEFAULT_OPTS), ('conductor', CONDUCTOR_OPTS), ('compute', COMPUTE_OPTS), ('libvirt', LIBVIRT_OPTS), ('fake', FAKE_OPTS))
+GROUPS = (('DEFAULT', DEFAULT_OPTS), ('conductor', CONDUCTOR_OPTS), ('compute', COMPUTE_OPTS), ('libvirt', LIBVIRT_OPTS),
+          ('fake', FAKE_OPTS))
 
 
 def register(conf=CONF):
