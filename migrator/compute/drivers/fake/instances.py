@@ -37,7 +37,7 @@ def add(db, host, uuid, name, memory_mib, vcpus, disks, dirty_mib=DIRTY_MIB, man
     db.execute('INSERT INTO guest (host, uuid, name, state, memory_mib, vcpus, disks, managed, spec, dirty_rate) '
                "VALUES (?, ?, ?, 'off', ?, ?, ?, ?, ?, ?)",
                (host, uuid, name, memory_mib, vcpus, text, managed, spec, dirty_mib * guests.MIB))
-    db.execute('INSERT OR REPLACE INTO truth (uuid, writes, disks) VALUES (?, 0, ?)', (uuid, text))
+    db.execute('INSERT OR IGNORE INTO truth (uuid, writes, disks) VALUES (?, 0, ?)', (uuid, text))
 
 
 def _dirty_mib(spec):

@@ -91,7 +91,7 @@ def _complete(db, job):
     ends, uuid = job['ends'], job['uuid']
     row = guests.get(db, job['source'], uuid)
     if row['state'] == GuestState.RUNNING:
-        stops = max(job['started'], ends - copy_of(job).downtime())
+        stops = max(job['started'], ends - (copy_of(job).downtime() or 0.0))
         guests.set_state(db, job['source'], uuid, GuestState.PAUSED, PauseReason.MIGRATION, stops)
     guests.complete_copy(db, job, json.loads(job['copied']))
     db.execute('DELETE FROM guest WHERE host = ? AND uuid = ?', (job['source'], uuid))
@@ -116,6 +116,6 @@ def result_of(job):
     if job['state'] != 'completed':
         raise exceptions.DriverError(job['error'])
     copy = copy_of(job)
-    last = copy.at(copy.duration())
-    return {'downtime_ms': int(copy.downtime() * 1000), 'elapsed_ms': last.elapsed_ms, 'memory_processed': last.memory_processed,
+    last = copy.at(job['finished'] - job['started'])
+    return {'downtime_ms': int((copy.downtime() or 0.0) * 1000), 'elapsed_ms': last.elapsed_ms, 'memory_processed': last.memory_processed,
             'disk_processed': last.disk_processed, 'iteration': last.iteration}

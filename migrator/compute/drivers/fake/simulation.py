@@ -63,7 +63,7 @@ class Copy:
             if ratio >= 1 or len(amounts) >= MAX_ITERATIONS:
                 return None
             amounts.append(amounts[-1] * ratio)
-        return [*amounts, amounts[-1] * ratio]
+        return [*amounts, min(self.memory, amounts[-1] * ratio)]
 
     def _raw(self):
         amounts = self._iterations()
@@ -74,7 +74,7 @@ class Copy:
         budget, amounts = seconds * self.bandwidth, self._iterations()
         if amounts is None:  # every round sends about all of the memory again
             rounds = int(budget // self.memory) if self.memory else 0
-            return int(budget), int(self.memory - (budget - rounds * self.memory)), rounds + 1
+            return int(budget), max(0, min(self.memory, int(self.memory - (budget - rounds * self.memory)))), rounds + 1
         sent = 0.0
         for number, amount in enumerate(amounts, 1):
             if budget < amount:
