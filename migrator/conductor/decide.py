@@ -195,7 +195,7 @@ def on_finished(at: Situation, event: stimulus.Finished) -> Action:
         # Its own outcome is a hint: an exception does not say where the guest is (anchors, compute-nova 2 and 3.2).
         said = f'{cursor.step} {event.state.value}' + (f': {event.error}' if event.error else '')
         error = cursor.error or ('' if event.state is OperationState.SUCCEEDED else event.error or said)
-        return observe(at, replace(cursor, error=error, silent_since=0), said)
+        return observe(at, replace(cursor, error=error, silent_since=0, failures=0), said)
     if event.state is OperationState.SUCCEEDED:
         return advance(at, cursor, f'{cursor.step} done', commit=at.step.commit)
     return step_failed(at, event)
@@ -241,7 +241,7 @@ def on_unknown(at: Situation, _event) -> Action:
         return Action(Kind.IGNORE, cursor, 'no longer waited for')
     if cursor.abort and not at.undoing and not cursor.no_return and at.workflow.abortable:
         if at.step.observe:
-            return observe(at, cursor, 'the agent does not know the operation, and an abort is pending')
+            return observe(at, replace(cursor, failures=0), 'the agent does not know the operation, and an abort is pending')
         return begin_undo(at, cursor, abort_words(cursor))
     return Action(Kind.START, replace(cursor, silent_since=0), 'the agent has not got the operation; it is sent again',
                   wake_in=at.policy.claim)
@@ -266,7 +266,7 @@ def on_silent(at: Situation, event: stimulus.Silent) -> Action:
             return Action(Kind.WAIT, cursor, f'{cursor.step}: {said}', wake_in=at.backoff(cursor.failures))
         return advance(at, cursor, f'{cursor.step} is named as a debt: {said}', debts=(cursor.step,))
     if at.step.observe:
-        return observe(at, cursor, said)
+        return observe(at, replace(cursor, failures=0), said)
     if at.step.owed:
         return advance(at, cursor, f'{cursor.step} is named as a debt: {said}', debts=(cursor.step,))
     return begin_undo(at, cursor, f'{cursor.step}: {said}')
@@ -299,12 +299,15 @@ def on_observed(at: Situation, event: stimulus.Observed) -> Action:
             cursor = replace(cursor, no_return=True, status=Status.POST_COPY, silent_since=0)
             return Action(Kind.WAIT, cursor, found.reason, wake_in=at.policy.observe)
         case Verdict.IN_PROGRESS:
-            cursor = replace(cursor, status=at.step.status, silent_since=0)
+            cursor = replace(cursor, status=at.step.status, silent_since=0, failures=0)
             return expire(at, Action(Kind.WAIT, cursor, found.reason, wake_in=at.policy.observe))
         case Verdict.SILENT:
             cursor = replace(cursor, silent_since=cursor.silent_since or at.now)
             if not at.lost(cursor):
                 return expire(at, Action(Kind.WAIT, cursor, found.reason, wake_in=at.policy.observe))
+        case Verdict.UNRESOLVED if not cursor.failures:
+            # The hosts are asked one after the other, so a contradiction may be a switch that was seen half. Look once more.
+            return Action(Kind.WAIT, replace(cursor, failures=1), found.reason, wake_in=at.policy.observe)
     return Action(Kind.WAIT, replace(cursor, status=Status.NEEDS_OPERATOR), found.reason, wake_in=at.policy.observe * 4)
 
 

@@ -67,10 +67,11 @@ def _decide(source, destination):
 
 
 def _source_runs(source, destination):
-    if destination.state == G.RUNNING:
-        return Verdict.UNRESOLVED, 'the guest is reported running at both hosts'
     if source.job_active:
+        # The hosts are not asked at the same instant: the destination may have taken over between the two answers.
         return Verdict.IN_PROGRESS, 'the migration job is at work'
+    if destination.state in LIVES and destination.reason != P.MIGRATION:
+        return Verdict.UNRESOLVED, 'the guest is reported alive at both hosts'
     return Verdict.AT_SOURCE, 'the guest runs at the source and no migration job is active'
 
 
