@@ -22,6 +22,9 @@ FULL_EVERY = 20
 #: Least seconds between two questions for the progress of one job: each may hold up the hypervisor.
 PROGRESS_INTERVAL = 1.0
 
+#: Seconds that a heartbeat waits for the hypervisor, if the interval is not longer.
+LEAST_PATIENCE = 1.0
+
 
 class HeartbeatLoop:
     """Sends the heartbeats of one agent process.
@@ -99,7 +102,7 @@ class HeartbeatLoop:
         if self._question is None:
             self._question = concurrency.spawn(self._look)
         try:
-            self._facts, guests, self._progress = self._question.wait(max(1.0, self._interval))
+            self._facts, guests, self._progress = self._question.wait(max(LEAST_PATIENCE, self._interval))
         except TimeoutError:
             LOG.warning('the hypervisor does not answer')
             return None
