@@ -5,10 +5,15 @@ side by side and one that was killed half way is found again. Each libvirt host,
 a process of the lab's own (tests/lab/keeper.py) that holds network, mount, UTS and PID namespaces: when that process ends, the kernel
 takes everything in it away - programs, mounts and links. Start with `Lab` (tests/lab/lab.py) or, in a test, `LabFixture`.
 """
-from tests.lab.console import Console, find_gaps, parse_ticks
-from tests.lab.errors import LabError
-from tests.lab.fixture import LabFixture
-from tests.lab.lab import Lab
-from tests.lab.processes import Daemon, wait_until
+import importlib
 
-__all__ = ['Console', 'Daemon', 'Lab', 'LabError', 'LabFixture', 'find_gaps', 'parse_ticks', 'wait_until']
+_HOMES = {'Console': 'console', 'find_gaps': 'console', 'parse_ticks': 'console', 'LabError': 'errors', 'LabFixture': 'fixture',
+          'Lab': 'lab', 'Daemon': 'processes', 'wait_until': 'processes'}
+__all__ = list(_HOMES)
+
+
+def __getattr__(name):
+    """Import what is asked for at first use: `tools/lab down` works where the packages that tests need are not installed."""
+    if name not in _HOMES:
+        raise AttributeError(f'module {__name__} has no attribute {name}')
+    return getattr(importlib.import_module(f'{__name__}.{_HOMES[name]}'), name)

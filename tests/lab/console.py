@@ -5,6 +5,7 @@ when a file is removed with the source's directory, and stamps every line with t
 still while it is paused, so only the arrival shows how long a guest was silent.
 """
 import dataclasses
+import itertools
 import os
 import re
 import threading
@@ -39,7 +40,7 @@ def parse_ticks(text):
 
 def find_gaps(ticks, longer_than, by='uptime'):
     """Pairs of neighbouring ticks more than `longer_than` seconds apart; `by` is 'uptime' (the guest's clock) or 'seen' (ours)."""
-    return [(one, two) for one, two in zip(ticks, ticks[1:]) if getattr(two, by) - getattr(one, by) > longer_than]
+    return [(one, two) for one, two in itertools.pairwise(ticks) if getattr(two, by) - getattr(one, by) > longer_than]
 
 
 class Console:
@@ -131,7 +132,7 @@ class Console:
     def largest_gap(self, since=0.0, by='seen'):
         """Longest silence in seconds between two ticks of which the first was read at or after `since` (monotonic seconds)."""
         ticks = [tick for tick in self.ticks() if tick.seen >= since]
-        return max((getattr(two, by) - getattr(one, by) for one, two in zip(ticks, ticks[1:])), default=0.0)
+        return max((getattr(two, by) - getattr(one, by) for one, two in itertools.pairwise(ticks)), default=0.0)
 
     def wait_for(self, text, timeout=30):
         """Wait until a line contains `text`. LabError if none does within `timeout` seconds."""

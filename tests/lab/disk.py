@@ -73,5 +73,5 @@ def check_fill(image, mib, form='qcow2', place=None):
     data = raw_content(image, form, FILL_AT + (mib << 20), place)[FILL_AT:]
     wanted = (LINE * (len(data) // len(LINE) + 1))[:mib << 20]
     if data != wanted:
-        first = next((i for i, (one, two) in enumerate(zip(data, wanted)) if one != two), len(data))
+        first = next((i for i, (one, two) in enumerate(zip(data, wanted, strict=False)) if one != two), len(data))
         raise LabError(f'the fill of {image} differs at byte {FILL_AT + first}')

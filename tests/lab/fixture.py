@@ -1,7 +1,6 @@
 """The lab as a fixture. One lab serves all tests of a process: building it takes seconds, making it as new a fraction of one."""
 import atexit
 import os
-import shutil
 import tempfile
 
 import fixtures
@@ -17,10 +16,9 @@ def shared_lab(hosts=2):
     if lab is None or len(lab.hosts) < hosts:
         if lab is not None:
             release_lab()
-        _shared['folder'] = tempfile.mkdtemp(prefix='mlab-')
-        _shared['lab'] = Lab(f'{_shared["folder"]}/lab', hosts)
-        _shared['process'] = os.getpid()
-        _shared['lab'].up()
+        lab = Lab(tempfile.mkdtemp(prefix='mlab-'), hosts)
+        lab.up()
+        _shared.update(lab=lab, process=os.getpid())
         if 'registered' not in _shared:
             atexit.register(release_lab)
             _shared['registered'] = True
@@ -32,7 +30,6 @@ def release_lab():
     lab = _shared.pop('lab', None)
     if lab is not None and _shared['process'] == os.getpid():
         lab.down()
-        shutil.rmtree(_shared.pop('folder'))
 
 
 class LabFixture(fixtures.Fixture):

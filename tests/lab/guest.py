@@ -101,10 +101,12 @@ def domain_xml(identity, name, directory, initrd, cmdline, memory_mib=MEMORY_MIB
         else:
             where = f"<source file='{source}'/>"
         parts.append(f"<disk type='{'network' if kind == 'nbd' else 'file'}' device='disk'>"
-                     f"<driver name='qemu' type='{'raw' if kind == 'nbd' else kind}' cache='none'/>{where}<target dev='{target}' bus='virtio'/></disk>")
+                     f"<driver name='qemu' type='{'raw' if kind == 'nbd' else kind}' cache='none'/>{where}"
+                     f"<target dev='{target}' bus='virtio'/></disk>")
     return (f"<domain type='qemu'><name>{name}</name><uuid>{identity}</uuid><memory unit='MiB'>{memory_mib}</memory><vcpu>1</vcpu>"
             f"<os><type arch='x86_64' machine='q35'>hvm</type><kernel>{kernel()}</kernel><initrd>{initrd}</initrd>"
             f"<cmdline>{cmdline}</cmdline></os><features><acpi/></features>"
             "<cpu mode='custom' match='exact'><model fallback='allow'>qemu64</model></cpu>"
             f"<devices><emulator>/usr/bin/qemu-system-x86_64</emulator>{''.join(parts)}"
-            f"<serial type='file'><source path='{directory}/console.log' append='on'/></serial><memballoon model='virtio'/></devices></domain>")
+            f"<serial type='file'><source path='{directory}/console.log' append='on'/></serial>"
+            "<memballoon model='virtio'/></devices></domain>")

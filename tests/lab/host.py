@@ -247,7 +247,8 @@ class Host(Place):
 
     def cut_from_services(self):
         """Let what the host sends to svc (broker, databases) vanish, while the other hosts still reach it; `heal` ends it."""
-        network.ip('neighbour', 'replace', self.services.ip, 'lladdr', '02:00:00:00:00:01', 'nud', 'permanent', 'dev', 'eth0', inside=self.keeper)
+        network.ip('neighbour', 'replace', self.services.ip, 'lladdr', '02:00:00:00:00:01', 'nud', 'permanent', 'dev', 'eth0',
+                   inside=self.keeper)
 
     def boot(self):
         """Bring the host up again after `crash`: same identity, same files, new boot id, no guest running."""

@@ -57,7 +57,7 @@ class Lab:
             self._build(keep)
         except BaseException:
             if not self.hosts:
-                self.lock.release()
+                self.lock.release(remove=not self.record.note.exists())
             else:
                 self._give_up()
             raise
@@ -84,7 +84,7 @@ class Lab:
             subnet = network.choose_subnet(self.id, taken_subnets(self.id))
             self.record.begin(hosts=list(self.names), subnet=subnet, services={})
         self._places(subnet)
-        for folder in ('etc', 'hosts', 'shared', 'instances', 'guest', 'log', 'daemons'):
+        for folder in ('etc', 'hosts', 'shared', 'instances', 'guest', 'log', 'daemons', 'services'):
             (self.folder / folder).mkdir(exist_ok=True)
         lines = [f'{place.ip} {place.libvirt_name} {place.name}' for place in (self.svc, *self.hosts.values())]
         (self.folder / 'etc' / 'hosts').write_text('\n'.join(['127.0.0.1 localhost', *lines, '']))
@@ -180,8 +180,9 @@ class Lab:
         state = 'down' if not data and not living else data.get('state', 'broken')
         if state == 'building' and not locked or state == 'up' and not locked and not self.record.standing():
             state = 'broken'
-        return {'state': state, 'folder': str(self.folder), 'id': self.id, 'subnet': data.get('subnet', ''), 'in_use': locked, 'hosts': hosts,
-                'services': data.get('services', {}), 'daemons': processes_recorded(self.folder / 'daemons'), 'steps': data.get('steps', [])}
+        return {'state': state, 'folder': str(self.folder), 'id': self.id, 'subnet': data.get('subnet', ''), 'in_use': locked,
+                'hosts': hosts, 'services': data.get('services', {}), 'daemons': recorded_daemons(self.folder),
+                'steps': data.get('steps', [])}
 
     def _owned_elsewhere(self):
         if not self.lock.path.exists():
@@ -227,10 +228,10 @@ class Lab:
         return services.export_nbd(self, name, size_mib)
 
 
-def processes_recorded(folder):
-    """The daemons on record in `folder`, each with whether it runs."""
+def recorded_daemons(folder):
+    """Every program on record in the lab of `folder`, services and exports too, each with whether it runs."""
     found = []
-    for path in sorted(folder.glob('*.json')):
+    for path in sorted(path for kind in ('daemons', 'services', 'volumes') for path in folder.glob(f'{kind}/*.json')):
         entry = json.loads(path.read_text())
         found.append({**entry, 'running': bool(entry['started']) and processes.start_time(entry['pid']) == entry['started']})
     return found

@@ -17,7 +17,8 @@ from tests.lab.errors import LabError
 
 REGISTRY = pathlib.Path('/run/migrator-lab')
 MARK = 'migrator-lab'                            # first argument of every keeper
-CONTENTS = ('hosts', 'shared', 'instances', 'etc', 'guest', 'log', 'daemons', 'services', 'volumes', 'state', 'lab.json', 'lab.json.new')
+CONTENTS = ('hosts', 'shared', 'instances', 'etc', 'guest', 'log', 'daemons', 'services', 'volumes', 'state', 'lab.json.new',
+            'lab.json')
 
 
 def lab_id(folder):
@@ -119,8 +120,8 @@ class Record:
 
     def begin(self, **facts):
         """Start the record of a new lab: the note in /run first, then the folder. LabError if the folder holds other things."""
-        if self.folder.exists() and set(os.listdir(self.folder)) - set(CONTENTS):
-            raise LabError(f'{self.folder} holds files that are not a lab\'s; name an empty folder or a new one')
+        if self.folder.exists() and (not self.folder.is_dir() or os.listdir(self.folder)):
+            raise LabError(f"{self.folder} holds files that are not a lab's; name an empty folder or a new one")
         REGISTRY.mkdir(mode=0o755, parents=True, exist_ok=True)
         self.note.write_text(str(self.folder))
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -144,27 +145,35 @@ class Record:
         """Whether the lab was left up on purpose and every host of it still has its keeper."""
         self.read()
         alive = keepers(self.id)
-        return self.data.get('state') == 'up' and bool(self.data.get('keep')) and all(name in alive for name in self.data['hosts'] + ['svc'])
+        return bool(self.data.get('state') == 'up' and self.data['keep'] and alive.keys() >= {'svc', *self.data['hosts']})
 
     def erase(self):
         """End every process of the lab and remove all that it made, whatever its record says. Call with the lab's lock held."""
         for pids in keepers(self.id).values():
             for pid in pids:
                 processes.send(pid, signal.SIGKILL)
-        processes.wait_until(lambda: not keepers(self.id), 30, 'end of the lab\'s processes')
+        processes.wait_until(lambda: not keepers(self.id), 30, "end of the lab's processes")
         network.remove_outside_link(self.id)
-        processes.wait_until(lambda: not network.link_exists(network.outside_link(self.id)), 20, 'end of the lab\'s link')
+        processes.wait_until(lambda: not network.link_exists(network.outside_link(self.id)), 20, "end of the lab's link")
         self._remove_files()
 
+    def _owns_folder(self):
+        """Whether the folder is this lab's: nothing is ever removed from another one, whatever its files are called."""
+        if self.read().get('id') == self.id:
+            return True
+        return self.note.exists() and self.folder.is_dir() and set(os.listdir(self.folder)) <= {'lab.json.new'}
+
     def _remove_files(self):
-        for name in CONTENTS:
-            path = self.folder / name
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path)
-            else:
-                path.unlink(missing_ok=True)
-        if self.folder.exists() and not os.listdir(self.folder):
-            self.folder.rmdir()
+        """Remove the files, lab.json after all others in the folder and the note last, so that a second try finds what is left."""
+        if self._owns_folder():
+            for name in CONTENTS:
+                path = self.folder / name
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink(missing_ok=True)
+            if not os.listdir(self.folder):
+                self.folder.rmdir()
         if self.runtime.exists():
             shutil.rmtree(self.runtime)
         self.note.unlink(missing_ok=True)

@@ -1,7 +1,9 @@
 """Broker, databases and volumes of a lab, in the namespaces of svc so that hosts reach them and can be cut off from them."""
 import json
+import os
 import pathlib
 import shutil
+import signal
 import socket
 import sys
 
@@ -10,13 +12,22 @@ from tests.lab.errors import LabError
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 PORTS = {'rabbitmq': 5672, 'mariadb': 3306, 'postgresql': 5432}
+PROGRAMS = {'rabbitmq': ('rabbitmqctl',), 'mariadb': ('mysqld', 'mysql'), 'postgresql': ('pg_config',)}
+PACKAGES = {'rabbitmq': 'rabbitmq-server', 'mariadb': 'mariadb-server', 'postgresql': 'postgresql'}
 FIRST_NBD_PORT = 10809
 SYSTEM_PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin'
 
 
 def find_program(name):
-    """Path of a program, looked for in the system's directories too, whatever PATH says; None if it is missing."""
-    return shutil.which(name) or shutil.which(name, path=SYSTEM_PATH)
+    """Path of a program, None if it is missing."""
+    complete_path()
+    return shutil.which(name)
+
+
+def complete_path():
+    """Add the system's directories to PATH where they are missing, as they are after `su`, for every program that the lab runs."""
+    here = os.environ.get('PATH', '').split(':')
+    os.environ['PATH'] = ':'.join([*here, *(folder for folder in SYSTEM_PATH.split(':') if folder not in here)])
 
 
 def wipe(folder):
@@ -25,50 +36,62 @@ def wipe(folder):
         shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
 
+def _folder(lab, kind):
+    """Where a service keeps its files: outside the lab's folder, which its user may not be allowed to enter. The path is short, too."""
+    return lab.record.runtime / 'services' / kind
+
+
 def _daemon(lab, kind):
-    log = lab.folder / 'log' / f'{kind}.log'
-    argv = [sys.executable, '-m', 'tests.lab.serve', kind, lab.svc.ip, PORTS[kind], lab.folder / 'services' / kind]
-    return processes.Daemon(kind, argv, log, lab.folder / 'services', lab.svc,
+    argv = [sys.executable, '-m', 'tests.lab.serve', kind, lab.svc.ip, PORTS[kind], _folder(lab, kind)]
+    return processes.Daemon(kind, argv, lab.folder / 'log' / f'{kind}.log', lab.folder / 'services', lab.svc,
                             env={'PYTHONPATH': str(ROOT), 'PATH': f'{pathlib.Path(sys.executable).parent}:{SYSTEM_PATH}'})
 
 
 def start(lab, kind):
-    """Start a service in svc unless it runs; returns its URL, which is recorded in lab.json. LabError with its log if it fails."""
+    """Start a service in svc unless it runs; returns its URL, which is recorded in lab.json. LabError with its log if it fails.
+
+    The URL of a database is good on this machine and in svc; that of the broker everywhere in the lab too.
+    """
     if kind not in PORTS:
         raise LabError(f'no service {kind}, only {", ".join(PORTS)}')
+    missing = [program for program in PROGRAMS[kind] if not find_program(program)]
+    if missing:
+        raise LabError(f'{kind} is not installed on this machine ({", ".join(missing)} not found): apt-get install {PACKAGES[kind]}')
     known = lab.record.read().get('services', {})
-    if kind in known and _answers(lab, kind):
+    if kind in known and running(lab, kind):
         return known[kind]
+    stop(lab, kind)                                                  # what is left of one that crashed
     lab.record.step(kind)
-    folder = lab.folder / 'services' / kind
-    folder.mkdir(parents=True, exist_ok=True)
-    folder.chmod(0o755)
+    _folder(lab, kind).mkdir(parents=True, exist_ok=True)
     daemon = _daemon(lab, kind).start()
     daemon.wait_for('{"url":', timeout=90)
     line = next(line for line in daemon.output().splitlines() if line.startswith('{"url":'))
-    url = json.loads(line)['url']
-    lab.record.write(services={**known, kind: url})
-    return url
+    lab.record.write(services={**known, kind: json.loads(line)['url']})
+    return lab.record.data['services'][kind]
 
 
-def _answers(lab, kind):
-    try:
-        with socket.create_connection((lab.svc.ip, PORTS[kind]), timeout=2):
-            return True
-    except OSError:
-        return False
+def _recorded(path):
+    """Process id in the record of a Daemon if that very process still runs, else None."""
+    entry = json.loads(path.read_text()) if path.exists() else {}
+    return entry['pid'] if entry and processes.start_time(entry['pid']) == entry['started'] != '' else None
+
+
+def running(lab, kind):
+    """Whether the service runs."""
+    return _recorded(lab.folder / 'services' / f'{kind}.json') is not None
 
 
 def stop(lab, kind):
-    """End a service at once, as a crash does, with all of its processes. Its data stay, but `start` begins with new ones."""
+    """End a service at once, as a crash does, with all of its processes and data. Harmless when it does not run."""
     entry = lab.folder / 'services' / f'{kind}.json'
-    if entry.exists():
-        pid = json.loads(entry.read_text())['pid']
-        family = [pid, *_descendants(pid)]
-        for one in family:
-            processes.send(one, 9)
-        processes.wait_until(lambda: not any(processes.alive(one) for one in family), 20, f'end of {kind}')
-        entry.unlink()
+    pid = _recorded(entry)
+    family = [pid, *_descendants(pid)] if pid else []
+    for one in family:
+        processes.send(one, signal.SIGKILL)
+    processes.wait_until(lambda: not any(processes.alive(one) for one in family), 20, f'end of {kind}')
+    entry.unlink(missing_ok=True)
+    if _folder(lab, kind).exists():
+        shutil.rmtree(_folder(lab, kind))
 
 
 def _descendants(pid):
@@ -108,8 +131,9 @@ def stop_exports(lab):
     """End every NBD export and remove the volumes."""
     folder = lab.folder / 'volumes'
     for entry in sorted(folder.glob('*.json')) if folder.exists() else []:
-        pid = json.loads(entry.read_text())['pid']
-        processes.send(pid, 9)
-        processes.wait_until(lambda pid=pid: not processes.alive(pid), 10, f'end of {entry.stem}')
+        pid = _recorded(entry)
+        if pid:
+            processes.send(pid, signal.SIGKILL)
+            processes.wait_until(lambda pid=pid: not processes.alive(pid), 10, f'end of {entry.stem}')
     if folder.exists():
         wipe(folder)
