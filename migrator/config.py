@@ -53,6 +53,9 @@ COMPUTE_OPTS = [
                help='Directory for the disks of guests. Shared storage is detected by an identity file in it, not configured.'),
     cfg.ListOpt('extra_disk_paths', default=[], help='Further directories in which disks of guests may lie.'),
     cfg.FloatOpt('heartbeat_interval', default=5.0, min=0.05, help='Seconds between two heartbeats.'),
+    cfg.FloatOpt('progress_interval', default=1.0, min=0.05,
+                 help='Least seconds between two questions for the progress of one migration: each may hold up the hypervisor. The answers '
+                      'travel with heartbeats.'),
     cfg.IntOpt('max_operations', default=32, min=1, help='How many operations the agent runs at once; more are refused with AgentBusy.'),
     cfg.FloatOpt('report_interval', default=2.0, min=0.05, help='Seconds before an unacknowledged report is repeated.'),
 ]

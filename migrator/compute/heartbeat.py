@@ -19,7 +19,7 @@ LOG = log.getLogger(__name__)
 #: Every how manieth heartbeat lists all guests, whether anything was lost or not.
 FULL_EVERY = 20
 
-#: Least seconds between two questions for the progress of one job: each may hold up the hypervisor.
+#: Least seconds between two questions for the progress of one job, unless the configuration says otherwise.
 PROGRESS_INTERVAL = 1.0
 
 #: Seconds that a heartbeat waits for the hypervisor, if the interval is not longer.
@@ -30,17 +30,20 @@ class HeartbeatLoop:
     """Sends the heartbeats of one agent process.
 
     driver: compute.driver.ComputeDriver. manager: ComputeManager (its jobs). operations: OperationServer (whether it drains).
-    conductor: AgentToConductorAPI. host, process_id, host_boot_id: who we are. interval: seconds. clock: monotonic; the conductor
-    computes each request's `not_after` from it.
+    conductor: AgentToConductorAPI. host, process_id, host_boot_id: who we are. interval: seconds between two heartbeats.
+    progress_interval: least seconds between two questions for the progress of one job. clock: monotonic; the conductor computes each
+    request's `not_after` from it.
     """
 
-    def __init__(self, driver, manager, operations, conductor, host, process_id, host_boot_id, interval, clock=time.monotonic):
+    def __init__(self, driver, manager, operations, conductor, host, process_id, host_boot_id, interval,
+                 progress_interval=PROGRESS_INTERVAL, clock=time.monotonic):
         self._driver = driver
         self._manager = manager
         self._operations = operations
         self._conductor = conductor
         self._who = {'host': host, 'process_id': process_id, 'host_boot_id': host_boot_id, 'rpc_version': contract.COMPUTE_VERSION}
         self._interval = interval
+        self._progress_interval = progress_interval
         self._clock = clock
         self._sequence = 0
         self._full_next = True
@@ -128,11 +131,11 @@ class HeartbeatLoop:
         return changed, tuple(uuid for uuid in self._known if uuid not in found)
 
     def _jobs(self):
-        """Give {migration id: (when, Job as a dict)} of what runs, each asked for once a second at most. Best effort."""
+        """Give {migration id: (when, Job as a dict)} of what runs, each asked for once a progress_interval at most."""
         now = self._clock()
         jobs = self._manager.jobs()
         progress = {migration: known for migration, known in self._progress.items() if migration in jobs}
         for migration, instance_uuid in jobs.items():
-            if migration not in progress or now - progress[migration][0] >= PROGRESS_INTERVAL:
+            if migration not in progress or now - progress[migration][0] >= self._progress_interval:
                 progress[migration] = (now, facts.to_wire(run_driver(self._driver.progress, instance_uuid)))
         return progress

@@ -62,7 +62,7 @@ class ComputeService(service.Service):
                                           conf.compute.max_operations, conf.compute.report_interval)
         manager = ComputeManager(self._driver, self.operations, self._journal, self.process_id)
         self.heartbeat = HeartbeatLoop(self._driver, manager, self.operations, up, self.host, self.process_id, self.host_boot_id,
-                                       conf.compute.heartbeat_interval)
+                                       conf.compute.heartbeat_interval, conf.compute.progress_interval)
         self._server = server.make_server(self._transport, contract.TOPIC_COMPUTE, self.host, [manager])
         self._server.start()
         self.operations.start()
