@@ -5,6 +5,7 @@ peer may send more), missing keys take the default, and a value of the wrong typ
 """
 import dataclasses
 import enum
+import math
 import re
 import types
 import typing
@@ -18,7 +19,15 @@ NAME = re.compile(r'[A-Za-z0-9]([A-Za-z0-9._ -]{0,126}[A-Za-z0-9._-])?\Z')
 TARGET = re.compile(r'[a-z]{2,4}[0-9]{0,3}\Z')
 OP_ID = re.compile(r'[0-9a-f-]{36}/[a-z0-9_]{1,64}/[0-9]{1,6}\Z')
 PATH = re.compile(r'(?!.*/\.\.?(?:/|\Z))(?!.*//)/[^\x00-\x1f]{1,1023}\Z')
+OPTIONAL_PATH = re.compile(rf'\Z|{PATH.pattern}')
+OPTIONAL_URI = re.compile(r'\Z|nbds?(\+unix)?://[^\x00-\x20]{1,1023}\Z')
+FORMAT = re.compile(r'(qcow2|raw)\Z')
+CMDLINE = re.compile(r'[^\x00-\x1f]{0,2047}\Z')
 MAX_BYTES = 2 ** 60
+#: What any whole number must fit into: a database's and JSON readers' 64 bits.
+MAX_INT = 2 ** 63 - 1
+#: How deep the free-form objects (results, progress, storage) may nest.
+MAX_DEPTH = 16
 
 
 def _field(pattern=None, low=None, high=None, **kwargs):
@@ -34,7 +43,7 @@ class Disk:
     kind: str = 'file'                                # file | network (a volume: never copied) | block
     format: str = 'qcow2'                             # qcow2 | raw
     size: int = _field(None, 0, MAX_BYTES, default=0)
-    directory: str = ''                               # file: which configured storage directory it lies under
+    directory: str = _field(OPTIONAL_PATH, default='')    # file: which configured storage directory it lies under
     path: str = ''                                    # file: absolute path; network: the export's URI
     backing: str = ''                                 # file: absolute path of the backing file, or ''
     backing_format: str = ''
@@ -55,6 +64,7 @@ class Guest:
     vcpus: int = _field(None, 0, 4096, default=0)
     disks: tuple[Disk, ...] = ()
     managed: bool = False                             # made by `instance create`, not found
+    boot_files: tuple[str, ...] = ()                  # kernel and initrd on the host; a destination must have them at the same path
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,6 +125,7 @@ class DestinationFacts:
     storage_free: dict = dataclasses.field(default_factory=dict)  # directory -> free bytes
     backing_found: tuple[str, ...] = ()               # of the instance's backing files, those that are there
     files_found: tuple[str, ...] = ()                 # the guest's disk files that are there: good if shared, else in the way
+    boot_files_missing: tuple[str, ...] = ()          # of the guest's boot files, those that are not there
     occupied: str = ''                                # a domain of this uuid, or what else stands in the way, in words; '' is good
     migration_host: str = ''                          # address that takes the hypervisor's migration stream
     connection_uri: str = ''                          # what the source's hypervisor connects to
@@ -157,17 +168,29 @@ class Plan:
     bandwidth_mib: int = _field(None, 0, 2 ** 30, default=0)      # MiB a second, 0 is unlimited
     memory_mib: int = 0
 
+    def verify(self):
+        """Files are made and removed by a plan, so a copied disk must lie where its directory says; raises InvalidRequest."""
+        _distinct(self.disks)
+        disks = {d.target: d for d in self.disks}
+        for target in self.copy:
+            disk = disks.get(target)
+            if disk is None:
+                raise exceptions.InvalidRequest(f'Plan.copy: {target!r:.80} is no disk of the plan')
+            within = disk.directory and PATH.match(disk.path) and disk.path.startswith(disk.directory.rstrip('/') + '/')
+            if disk.kind != 'file' or not within or not OPTIONAL_PATH.match(disk.backing):
+                raise exceptions.InvalidRequest(f'Plan.disks: {disk.path!r:.80} of {target} is no file in {disk.directory!r:.80}')
+
 
 @dataclasses.dataclass(frozen=True)
 class NewDisk:
     """A disk that `instance create` is to make, or, with `uri`, a volume to connect. Size in bytes."""
 
     target: str = _field(TARGET)
-    format: str = 'qcow2'
+    format: str = _field(FORMAT, default='qcow2')
     size: int = _field(None, 0, 2 ** 50, default=0)
-    directory: str = ''                               # '' is the agent's instances_path
-    backing: str = ''                                 # an image in one of the agent's storage directories, or ''
-    uri: str = ''                                     # nbd://host:port/export
+    directory: str = _field(OPTIONAL_PATH, default='')    # '' is the agent's instances_path
+    backing: str = _field(OPTIONAL_PATH, default='')  # an image in one of the agent's storage directories, or ''
+    uri: str = _field(OPTIONAL_URI, default='')       # nbd://host:port/export
     serial: str = ''
 
 
@@ -179,10 +202,14 @@ class InstanceSpec:
     name: str = _field(NAME)
     memory_mib: int = _field(None, 16, 2 ** 24, default=128)
     vcpus: int = _field(None, 1, 512, default=1)
-    kernel: str = ''                                  # absolute path on the host; '' boots from the first disk
-    initrd: str = ''
-    cmdline: str = ''
+    kernel: str = _field(OPTIONAL_PATH, default='')   # absolute path on the host; '' boots from the first disk
+    initrd: str = _field(OPTIONAL_PATH, default='')
+    cmdline: str = _field(CMDLINE, default='')
     disks: tuple[NewDisk, ...] = ()
+
+    def verify(self):
+        """What no single field can tell; raises InvalidRequest."""
+        _distinct(self.disks)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -240,7 +267,14 @@ def to_wire(value):
         return {str(k): to_wire(v) for k, v in value.items()}
     if isinstance(value, (list, tuple, set, frozenset)):
         return [to_wire(v) for v in value]
+    if isinstance(value, str):
+        return readable(value)
     return value
+
+
+def readable(text):
+    """Replace what a peer or a database would refuse: a hypervisor's odd words must not keep a report from being heard."""
+    return text.replace('\0', '\ufffd').encode('utf-8', 'replace').decode('utf-8')
 
 
 def from_wire(cls, data, where=''):
@@ -256,7 +290,15 @@ def from_wire(cls, data, where=''):
             values[field.name] = _check(field, _convert(hints[field.name], data[field.name], name), name)
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
             raise exceptions.InvalidRequest(f'{name} is missing')
-    return cls(**values)
+    value = cls(**values)
+    if hasattr(value, 'verify'):
+        value.verify()
+    return value
+
+
+def _distinct(disks):
+    if len({d.target for d in disks}) != len(disks):
+        raise exceptions.InvalidRequest(f'two disks have one target: {", ".join(d.target for d in disks):.200}')
 
 
 _HINTS = {}
@@ -277,15 +319,47 @@ def _convert(hint, value, where):
     if dataclasses.is_dataclass(hint):
         return from_wire(hint, value, where)
     if issubclass(hint, enum.Enum):
-        try:
-            return hint(value)
-        except ValueError:
-            raise exceptions.InvalidRequest(f'{where}: {value!r:.60} is none of {", ".join(m.value for m in hint)}') from None
+        return _member(hint, value, where)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        return float(_plain(value, where))
     if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
         raise exceptions.InvalidRequest(f'{where} must be {hint.__name__}, not {type(value).__name__}')
-    return value
+    return _plain(value, where)
+
+
+def _member(hint, value, where):
+    try:
+        return hint(_plain(value, where) if isinstance(value, str) else None)
+    except ValueError:
+        shown = repr(value) if isinstance(value, str) else type(value).__name__
+        raise exceptions.InvalidRequest(f'{where}: {shown:.60} is none of {", ".join(m.value for m in hint)}') from None
+
+
+def _plain(value, where, depth=0):
+    """Check that a value is plain JSON all the way down, and such as every peer and database takes; lists come back as lists."""
+    if depth > MAX_DEPTH:
+        raise exceptions.InvalidRequest(f'{where} is nested too deeply')
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, str):
+        if value != readable(value):
+            raise exceptions.InvalidRequest(f'{where} holds a character that cannot be stored')
+        return value
+    if isinstance(value, int):
+        if not -MAX_INT <= value <= MAX_INT:
+            raise exceptions.InvalidRequest(f'{where} is too large a number')
+        return value
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise exceptions.InvalidRequest(f'{where} must be a finite number')
+        return value
+    if isinstance(value, (list, tuple)):
+        return [_plain(item, where, depth + 1) for item in value]
+    if isinstance(value, dict):
+        if not all(isinstance(key, str) for key in value):
+            raise exceptions.InvalidRequest(f'{where} has a name that is not text')
+        return {_plain(key, where): _plain(item, where, depth + 1) for key, item in value.items()}
+    raise exceptions.InvalidRequest(f'{where} must be plain JSON, not {type(value).__name__}')
 
 
 def _check(field, value, where):

@@ -1,7 +1,7 @@
 """The arithmetic of simulated migrations: progress and duration agree, and end where they must."""
 import unittest
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from migrator.compute.drivers.fake.simulation import DOWNTIME_LIMIT, Copy
@@ -37,6 +37,7 @@ class TestCopy(unittest.TestCase):
         self.assertEqual(2.0, copy.duration())
         self.assertAlmostEqual(MIB / 2, copy.at(1.0).memory_processed, delta=2)
 
+    @settings(deadline=None)
     @given(COPIES, st.floats(0, 1))
     def test_progress_never_exceeds_its_totals_and_is_done_at_the_end(self, copy, part):
         length = copy.duration()
@@ -50,6 +51,7 @@ class TestCopy(unittest.TestCase):
             self.assertLessEqual(copy.downtime(), DOWNTIME_LIMIT + 1e-6)
             self.assertAlmostEqual(copy.disk, copy.at(length).disk_processed, delta=2 + copy.disk / 1e9)
 
+    @settings(deadline=None)
     @given(COPIES, st.floats(0, 1000))
     def test_a_paused_guest_always_arrives(self, copy, after):
         paused = Copy(copy.memory, copy.disk, copy.bandwidth, copy.dirty_rate, copy.minimum, paused_after=after)
