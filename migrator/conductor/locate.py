@@ -31,8 +31,9 @@ class Finding:
     reason: str
 
 
-#: States in which a guest has lived at the host that reports it (INCOMING has not).
-LIVES = (G.RUNNING, G.PAUSED)
+def lives(location: Location) -> bool:
+    """True where the guest has run at the host that says so. INCOMING has not, nor what a migration left paused there."""
+    return location.state == G.RUNNING or (location.state == G.PAUSED and location.reason != P.MIGRATION)
 
 
 def describe(location: Location) -> str:
@@ -57,7 +58,7 @@ def _decide(source, destination):
         return Verdict.POST_COPY, 'post-copy is under way'
     if s == G.RUNNING:
         return _source_runs(source, destination)
-    if d in LIVES and destination.reason != P.MIGRATION:
+    if lives(destination):
         return _destination_lives(source, destination)
     if source.job_active:
         return Verdict.IN_PROGRESS, 'the migration job is at work'
@@ -70,7 +71,7 @@ def _source_runs(source, destination):
     if source.job_active:
         # The hosts are not asked at the same instant: the destination may have taken over between the two answers.
         return Verdict.IN_PROGRESS, 'the migration job is at work'
-    if destination.state in LIVES and destination.reason != P.MIGRATION:
+    if lives(destination):
         return Verdict.UNRESOLVED, 'the guest is reported alive at both hosts'
     return Verdict.AT_SOURCE, 'the guest runs at the source and no migration job is active'
 
