@@ -1,0 +1,131 @@
+"""The connection to one libvirtd: opened once, opened again when libvirtd was restarted, its errors put into words.
+
+Used by several native threads at once; libvirt's connections allow that. libvirt's event loop runs in one native thread per process:
+it answers keepalives, so that a libvirtd that hangs is noticed, and delivers the statistics of finished jobs.
+"""
+import contextlib
+
+import libvirt
+
+from migrator import concurrency, exceptions
+
+#: libvirtd is asked after so many seconds of silence, and given up after so many unanswered questions.
+KEEPALIVE_INTERVAL, KEEPALIVE_COUNT = 5, 6
+
+_loop_lock = concurrency.native_lock()
+_loop_runs = False
+
+
+def _start_event_loop():
+    """Start libvirt's event loop once in this process; it must be registered before the first connection is opened."""
+    global _loop_runs
+    with _loop_lock:
+        if _loop_runs:
+            return
+        # Without a handler the library prints every error to stderr, even those that are expected and handled.
+        libvirt.registerErrorHandler(lambda _context, _error: None, None)
+        libvirt.virEventRegisterDefaultImpl()
+        concurrency.native_thread(_run_event_loop)
+        _loop_runs = True
+
+
+def _run_event_loop():
+    while True:
+        try:
+            libvirt.virEventRunDefaultImpl()
+        except libvirt.libvirtError:
+            concurrency.native_sleep(1)  # poll() failed; trying at once would only burn a CPU
+
+
+def in_words(error, what=''):
+    """Turn libvirt's error into a DriverError with its words; `what` says what was being done."""
+    words = error.get_error_message() or str(error)
+    return exceptions.DriverError(f'{what}: {words}' if what else words)
+
+
+@contextlib.contextmanager
+def translated(what=''):
+    """Raise DriverError in words for any error of libvirt in the block."""
+    try:
+        yield
+    except libvirt.libvirtError as error:
+        raise in_words(error, what) from error
+
+
+def has_code(error, *codes):
+    """True when libvirt's error has one of the codes."""
+    return error.get_error_code() in codes
+
+
+class Connection:
+    """One libvirtd by its URI."""
+
+    def __init__(self, uri):
+        self._uri = uri
+        self._lock = concurrency.native_lock()
+        self._connection = None
+        self._stopped = True
+
+    def open(self):
+        """Connect. Idempotent. Raises DriverError in words."""
+        _start_event_loop()
+        self._stopped = False
+        self._current()
+
+    def close(self):
+        """Disconnect. Idempotent."""
+        with self._lock:
+            connection, self._connection, self._stopped = self._connection, None, True
+        if connection is not None:
+            with contextlib.suppress(libvirt.libvirtError):  # it may be broken, which is what close is to leave behind
+                connection.close()
+
+    def run(self, function, *args):
+        """Call function(connection, *args) and return its result.
+
+        If libvirtd turns out to have gone away, it is tried once more on a new connection, so `function` must be idempotent.
+        Raises DriverError in words for libvirt's errors that `function` lets through.
+        """
+        connection = self._current()
+        try:
+            return function(connection, *args)
+        except libvirt.libvirtError as error:
+            if self._alive(connection):
+                raise in_words(error) from error
+        self._forget(connection)
+        return self.run_once(function, *args)
+
+    def run_once(self, function, *args):
+        """Call function(connection, *args) and return its result, never repeated; DriverError in words."""
+        connection = self._current()
+        with translated():
+            return function(connection, *args)
+
+    def run_checked(self, function, *args):
+        """As run_once, on a connection that has just answered: for what must not be repeated but may come after a long silence."""
+        self.run(lambda connection: connection.getLibVersion())
+        return self.run_once(function, *args)
+
+    def _current(self):
+        with self._lock:
+            if self._stopped:
+                raise exceptions.DriverError('the driver is not connected to libvirtd')
+            if self._connection is not None and self._alive(self._connection):
+                return self._connection
+            with translated(f'libvirtd at {self._uri} cannot be reached'):
+                connection = libvirt.open(self._uri)
+                connection.setKeepAlive(KEEPALIVE_INTERVAL, KEEPALIVE_COUNT)
+            self._connection = connection
+            return connection
+
+    def _forget(self, connection):
+        with self._lock:
+            if self._connection is connection:
+                self._connection = None
+
+    @staticmethod
+    def _alive(connection):
+        try:
+            return bool(connection.isAlive())
+        except libvirt.libvirtError:
+            return False

@@ -1,0 +1,237 @@
+"""The steps of a live migration at either host, as libvirt's peer-to-peer migration needs them.
+
+The source's libvirtd drives the job and talks to the destination's by itself; agents never do. A job goes on when the agent dies.
+libvirt's call does not say where the guest is when it fails, so nothing here concludes that from an error.
+"""
+import libvirt
+
+from migrator import concurrency, exceptions
+from migrator.compute.drivers.libvirt import domain_xml, domains, observe
+from migrator.compute.drivers.libvirt.connection import has_code, in_words
+from migrator.compute.drivers.libvirt.storage import check_uuid
+from migrator.states import GuestState, PauseReason
+
+_FLAGS = (libvirt.VIR_MIGRATE_LIVE | libvirt.VIR_MIGRATE_PEER2PEER | libvirt.VIR_MIGRATE_UNDEFINE_SOURCE
+          | libvirt.VIR_MIGRATE_PERSIST_DEST)
+_SAFE_CACHE = ('none', 'directsync')
+_STATISTICS = ('downtime_ms', 'elapsed_ms', 'memory_processed', 'disk_processed', 'iteration')
+#: libvirt delivers a job's statistics just before its call returns; after so many seconds they are taken as lost.
+_STATISTICS_SECONDS = 2
+
+
+class Migration:
+    """Acts on one host. storage, folders, observer: of the same host."""
+
+    def __init__(self, storage, folders, observer):
+        self._storage = storage
+        self._folders = folders
+        self._observer = observer
+
+    # --- destination, before ---
+
+    def prepare(self, connection, plan):
+        """See ComputeDriver.pre_live_migration."""
+        uuid = check_uuid(plan.instance_uuid)
+        disks = self._folders.copied(plan)
+        for disk in disks:
+            self._storage.check_new_disk(disk.path, disk.format, disk.size, disk.backing)
+        domain = domains.find(connection, uuid)
+        if domain is not None and not self._is_incoming(domain, plan):
+            raise exceptions.DestinationNotEmpty(f'libvirt has a domain {domain.name()} of this uuid already')
+        self._folders.claim_for_migration(plan)
+        for disk in disks:
+            self._storage.make_disk(disk.path, disk.format, disk.size, disk.backing, disk.backing_format)
+        return {'migration_id': plan.migration_id}
+
+    def _is_incoming(self, domain, plan):
+        uuid = plan.instance_uuid
+        return (self._observer.state(domain, uuid)[0] == GuestState.INCOMING
+                and self._observer.incoming_migration(uuid) == plan.migration_id)
+
+    # --- source, the job ---
+
+    def migrate(self, connection, plan, prepared):
+        """See ComputeDriver.live_migration. Must not be repeated."""
+        if prepared.get('migration_id') != plan.migration_id:
+            raise exceptions.DriverError('the destination was not prepared for this migration')
+        domain = domains.get(connection, check_uuid(plan.instance_uuid))
+        if not domain.isActive():
+            raise exceptions.DriverError('the guest is not running')
+        if domains.job(domain)[0] != domains.NONE:
+            raise exceptions.DriverError('a migration or another job of the guest is running already')
+        parameters, flags = call(plan, *(domain.XMLDesc(flags | libvirt.VIR_DOMAIN_XML_SECURE) for flags in (
+            libvirt.VIR_DOMAIN_XML_MIGRATABLE, libvirt.VIR_DOMAIN_XML_MIGRATABLE | libvirt.VIR_DOMAIN_XML_INACTIVE)))
+        listener = _Listener(connection, domain)
+        try:
+            domain.migrateToURI3(plan.connection_uri, parameters, flags)
+            return listener.figures()
+        except libvirt.libvirtError as error:
+            if has_code(error, libvirt.VIR_ERR_OPERATION_ABORTED):
+                raise exceptions.MigrationAborted(f'the job was aborted: {error.get_error_message()}') from error
+            raise in_words(error, 'the migration failed') from error
+        finally:
+            listener.close()
+
+    @staticmethod
+    def abort(connection, uuid):
+        """See ComputeDriver.abort_live_migration."""
+        domain = domains.find(connection, check_uuid(uuid))
+        if domain is None or domains.job(domain)[0] != domains.OUT or domains.state(domain)[1] in (
+                PauseReason.POST_COPY, PauseReason.POST_COPY_FAILED):
+            return False
+        try:
+            domain.abortJob()  # libvirt itself refuses it in post-copy, should that begin just now
+        except libvirt.libvirtError as error:
+            if has_code(error, libvirt.VIR_ERR_OPERATION_INVALID, libvirt.VIR_ERR_NO_DOMAIN):  # it ended just now
+                return False
+            raise
+        return True
+
+    @staticmethod
+    def force_complete(connection, uuid):
+        """See ComputeDriver.force_complete_live_migration."""
+        domain = domains.find(connection, check_uuid(uuid))
+        if domain is None or domains.job(domain)[0] != domains.OUT:
+            return False
+        if domains.state(domain)[0] == GuestState.PAUSED:
+            return True
+        try:
+            domain.suspend()
+            if domains.state(domain) == (GuestState.PAUSED, PauseReason.USER):
+                # The job ended before the pause, so that libvirt takes it for a user's and would never resume it.
+                domain.resume()
+                return False
+        except libvirt.libvirtError as error:
+            if domains.ended(error):
+                return False
+            raise
+        return True
+
+    # --- after the guest has moved ---
+
+    def finish_at_destination(self, connection, plan):
+        """See ComputeDriver.post_live_migration_at_destination.
+
+        A guest that arrived and has stopped since is defined here and nowhere else; it is settled too.
+        """
+        domain = domains.find(connection, check_uuid(plan.instance_uuid))
+        if domain is None:
+            raise exceptions.PreconditionFailed('the guest is not here')
+        if self._observer.state(domain, plan.instance_uuid)[0] == GuestState.INCOMING:
+            raise exceptions.PreconditionFailed('the guest is still being received')
+        if not domain.isPersistent():
+            inactive = libvirt.VIR_DOMAIN_XML_INACTIVE | libvirt.VIR_DOMAIN_XML_SECURE | libvirt.VIR_DOMAIN_XML_MIGRATABLE
+            connection.defineXML(domain.XMLDesc(inactive))
+        self._folders.settle(plan, domain_xml.describe(domain.XMLDesc(0)).managed)
+        return {}
+
+    def finish_at_source(self, connection, plan):
+        """See ComputeDriver.post_live_migration_at_source."""
+        domain = domains.find(connection, check_uuid(plan.instance_uuid))
+        self._folders.copied(plan)  # refuses a plan with strange paths before anything is done
+        if domain is not None:
+            self._refuse_if_alive(domain, plan.instance_uuid)
+            if domain.isActive():
+                domains.destroy(domain)
+            domains.undefine(domain)
+        return {'left': self._folders.leave(plan)}
+
+    def _refuse_if_alive(self, domain, uuid):
+        state, reason = self._observer.state(domain, uuid)
+        if state != GuestState.OFF and (state, reason) != (GuestState.PAUSED, PauseReason.MIGRATION):
+            raise exceptions.PreconditionFailed(f'the guest is {state.value} here{reason and f" ({reason.value})"}')
+        if state != GuestState.OFF and domains.job(domain)[0] != domains.NONE:
+            raise exceptions.PreconditionFailed('a job of the guest is still running here')
+
+    # --- after the guest has stayed ---
+
+    def undo_at_source(self, connection, plan):
+        """See ComputeDriver.rollback_live_migration_at_source."""
+        uuid = check_uuid(plan.instance_uuid)
+        domain = domains.find(connection, uuid)
+        if domain is None:
+            raise exceptions.PreconditionFailed('the guest is not here')
+        state, reason = self._observer.state(domain, uuid)
+        if state == GuestState.INCOMING or reason in (PauseReason.POST_COPY, PauseReason.POST_COPY_FAILED):
+            raise exceptions.PreconditionFailed(f'the guest is {state.value} here{reason and f" ({reason.value})"}, it cannot go on')
+        if state != GuestState.OFF and domains.job(domain)[0] != domains.NONE:
+            raise exceptions.PreconditionFailed('a job of the guest is still running here')
+        resumed = (state, reason) == (GuestState.PAUSED, PauseReason.MIGRATION)
+        if resumed:
+            domain.resume()
+        return {'resumed': resumed}
+
+    def undo_at_destination(self, connection, plan):
+        """See ComputeDriver.rollback_live_migration_at_destination."""
+        uuid = check_uuid(plan.instance_uuid)
+        domain = domains.find(connection, uuid)
+        if domain is not None and self._observer.incoming_migration(uuid) in (plan.migration_id, ''):
+            if not self._is_incoming(domain, plan):
+                state = self._observer.state(domain, uuid)[0]
+                raise exceptions.PreconditionFailed(f'the guest is {state.value} here and may have run, so nothing of it is removed')
+            # The definition first: without it nothing of the guest is left once its emulator has gone.
+            domains.undefine(domain)
+            domains.destroy(domain)
+        return {'left': self._folders.discard_migration(plan)}
+
+
+class _Listener:
+    """Catches the statistics that libvirt sends out as a job completes; once the guest has left it cannot be asked for them."""
+
+    def __init__(self, connection, domain):
+        self._connection = connection
+        self._done = concurrency.native_event()
+        self._figures = {}
+        self._registration = connection.domainEventRegisterAny(domain, libvirt.VIR_DOMAIN_EVENT_ID_JOB_COMPLETED, self._completed, None)
+
+    def _completed(self, _connection, _domain, figures, _opaque):
+        # In the thread of libvirt's event loop: keep it and wake the waiting thread, nothing else.
+        self._figures = dict(figures)
+        self._done.set()
+
+    def figures(self):
+        """Give the statistics as a dict of numbers; 0 for what is not known."""
+        self._done.wait(_STATISTICS_SECONDS)
+        told = observe.job_figures(self._figures)
+        return {name: told[name] for name in _STATISTICS}
+
+    def close(self):
+        """Stop listening."""
+        try:
+            self._connection.domainEventDeregisterAny(self._registration)
+        except libvirt.libvirtError:
+            self._registration = None  # the connection is gone, and the registration with it
+
+
+def call(plan, live_xml, inactive_xml):
+    """Give (parameters, flags) of libvirt's call. live_xml, inactive_xml: the migratable dumps of the guest."""
+    parameters = {
+        libvirt.VIR_MIGRATE_PARAM_URI: f'tcp://{observe.bracketed(plan.migration_host)}',
+        libvirt.VIR_MIGRATE_PARAM_DEST_XML: domain_xml.for_destination(live_xml, plan.listen_address),
+        # Without it a restart at the destination would bring back what the source's definition says (where consoles listen).
+        libvirt.VIR_MIGRATE_PARAM_PERSIST_XML: domain_xml.for_destination(inactive_xml, plan.listen_address),
+    }
+    if plan.bandwidth_mib:
+        parameters[libvirt.VIR_MIGRATE_PARAM_BANDWIDTH] = plan.bandwidth_mib
+    flags = _FLAGS
+    if plan.copy:
+        # With nothing to copy both flags must be off: without a list libvirt takes them for "all disks", volumes included.
+        parameters[libvirt.VIR_MIGRATE_PARAM_MIGRATE_DISKS] = list(plan.copy)
+        backed = any(d.backing for d in plan.disks if d.target in plan.copy)
+        flags |= libvirt.VIR_MIGRATE_NON_SHARED_INC if backed else libvirt.VIR_MIGRATE_NON_SHARED_DISK
+    if proven_shared(plan, domain_xml.describe(live_xml).disks):
+        flags |= libvirt.VIR_MIGRATE_UNSAFE
+    return parameters, flags
+
+
+def proven_shared(plan, disks):
+    """True when libvirt may be told to leave its own check of shared storage to us.
+
+    It believes only file systems that it knows to be shared (NFS, CephFS …) and refuses others, such as a FUSE client or a directory
+    that is mounted at both hosts. Ours compares identities, and is stronger. But its flag switches off the check of cache modes
+    too, so each disk that stays where it is must have one under which no host serves it from its own memory.
+    """
+    left = [d for d in disks if d.target not in plan.copy and d.path and not d.readonly]
+    shared = {d.target for d in plan.disks if d.target not in plan.copy}
+    files = [d for d in left if d.type == 'file']
+    return bool(files) and all(d.target in shared for d in files) and all(d.cache in _SAFE_CACHE for d in left)

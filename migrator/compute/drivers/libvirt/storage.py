@@ -1,0 +1,210 @@
+"""The directories in which guests' disks lie: whose they are, what is in them, making and removing disks.
+
+Every path that came over the wire is checked here against the configured directories, with symbolic links resolved, before anything
+is made or removed. A guest's own directory is <storage directory>/<uuid>; the console's log lies in the one under instances_path.
+"""
+import contextlib
+import os
+import re
+import stat
+import subprocess
+import tempfile
+
+from migrator import concurrency, exceptions
+from migrator.compute.drivers.libvirt import disk_format, markers
+from migrator.rpc import facts
+
+CONSOLE = 'console.log'
+_CONSOLE_LOGS = re.compile(r'console\.log(\.[0-9]+)?\Z')   # virtlogd rotates it
+_DISK = re.compile(r'[a-z]{2,4}[0-9]{0,3}\.(qcow2|raw)\Z')
+_FORMATS = ('qcow2', 'raw')
+_MAX_CHAIN = 16
+_QEMU_IMG_SECONDS = 120
+
+
+def check_uuid(text):
+    """Give back a valid uuid; InvalidRequest otherwise. It becomes a part of paths, so it is never taken on trust."""
+    if not facts.UUID.match(text):
+        raise exceptions.InvalidRequest(f'{text!r:.80} is not a uuid')
+    return text
+
+
+class Storage:
+    """The storage directories of one host.
+
+    instances_path and extra: absolute paths; state_path: host-local directory for what must not lie on shared storage; host: migrator's
+    name of this host.
+    """
+
+    def __init__(self, instances_path, extra, state_path, host):
+        self.instances_path = _clean(instances_path)
+        self.directories = tuple(dict.fromkeys([self.instances_path, *(_clean(d) for d in extra)]))
+        self.incoming_path = os.path.join(os.path.abspath(state_path), 'incoming')
+        self.host = host
+
+    def start(self):
+        """Make missing directories and identities. Raises DriverError in words."""
+        for directory in self.directories:
+            markers.make_identity(directory)
+        try:
+            os.makedirs(self.incoming_path, mode=0o755, exist_ok=True)
+        except OSError as error:
+            raise exceptions.DriverError(f'{self.incoming_path} cannot be made: {error.strerror}') from None
+
+    # --- what is there ---
+
+    def identities(self):
+        """Give {directory: identity} of those that can be read now."""
+        found = {directory: markers.identity(directory) for directory in self.directories}
+        return {directory: identity for directory, identity in found.items() if identity}
+
+    def free(self):
+        """Give {directory: bytes free for disks}."""
+        found = {}
+        for directory in self.identities():
+            with contextlib.suppress(OSError):  # it went away just now: not named, so nothing is put there
+                figures = os.statvfs(directory)
+                found[directory] = figures.f_bavail * figures.f_frsize
+        return found
+
+    def directory_of(self, path):
+        """Give the configured directory in which `path` really lies, '' when in none. The deepest wins where they are nested."""
+        real = os.path.realpath(path)
+        inside = [d for d in self.directories if real.startswith(os.path.realpath(d).rstrip('/') + '/')]
+        return max(inside, key=len, default='')
+
+    def guest_directory(self, directory, uuid):
+        """Give the path of a guest's own directory."""
+        return os.path.join(directory, check_uuid(uuid))
+
+    def console(self, uuid):
+        """Give the path of a guest's console log."""
+        return os.path.join(self.guest_directory(self.instances_path, uuid), CONSOLE)
+
+    def chain_problem(self, path):
+        """Say in words why a backing file and what it is backed by in turn cannot be used, '' when it can.
+
+        Each must be a readable regular file in a configured directory: a guest that wrote a header into its disk must not get
+        at other files of the host through it.
+        """
+        for _ in range(_MAX_CHAIN):
+            if not path.startswith('/') or not self.directory_of(path):
+                return f'the backing file {path} is in none of the storage directories'
+            if not os.path.isfile(path) or not os.access(path, os.R_OK):
+                return f'the backing file {path} is not there or cannot be read'
+            path = disk_format.read(path).backing
+            if not path:
+                return ''
+        return f'the chain of backing files of {path} is too long'
+
+    # --- single disks ---
+
+    def check_new_disk(self, path, form, size, backing):
+        """Say InvalidRequest or DriverError in words if a disk cannot be made like this; no side effects. size in bytes."""
+        if form not in _FORMATS:
+            raise exceptions.InvalidRequest(f'disks of format {form!r:.40} cannot be made, only {" and ".join(_FORMATS)}')
+        if not self.directory_of(path):
+            raise exceptions.InvalidRequest(f'{path} is in none of the storage directories of {self.host}')
+        if not 0 < size <= facts.MAX_BYTES:
+            raise exceptions.InvalidRequest(f'{path}: {size} bytes is not a size for a disk')
+        if backing and form != 'qcow2':
+            raise exceptions.InvalidRequest(f'{path}: only a qcow2 disk can have a backing file')
+        problem = backing and self.chain_problem(backing)
+        if problem:
+            raise exceptions.DriverError(problem)
+
+    def make_disk(self, path, form, size, backing='', backing_format=''):
+        """Make a disk image that appears whole or not at all; one that is there is left as it is. Returns True if it was made."""
+        self.check_new_disk(path, form, size, backing)
+        if os.path.lexists(path):
+            return False
+        temporary = os.path.join(os.path.dirname(path), f'.migrator-tmp-{os.path.basename(path)}')
+        markers.remove(temporary)
+        command = ['qemu-img', 'create', '-q', '-f', form]
+        if backing:
+            command += ['-b', backing, '-F', backing_format or disk_format.read(backing).format]
+        try:
+            _qemu_img([*command, temporary, str(size)])
+            os.link(temporary, path)
+        except OSError as error:
+            raise exceptions.DriverError(f'the disk {path} cannot be made: {error.strerror}') from None
+        finally:
+            markers.remove(temporary)
+        return True
+
+    def check_unused(self, paths):
+        """PreconditionFailed if a process has one of the files open. Compares inodes, as other mount namespaces have other paths."""
+        wanted = {}
+        for path in paths:
+            with contextlib.suppress(FileNotFoundError):
+                status = os.stat(path)
+                wanted[status.st_dev, status.st_ino] = path
+        user = _opener(wanted) if wanted else None
+        if user:
+            process, path = user
+            raise exceptions.PreconditionFailed(f'{path} is in use by process {process} ({_name_of(process)})')
+
+    def own_files(self, directory):
+        """List what migrator itself makes in a guest's directory, markers excepted; a path that is no directory has none."""
+        try:
+            names = sorted(os.listdir(directory))
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        except OSError as error:
+            raise exceptions.DriverError(f'{directory} cannot be read: {error.strerror}') from None
+        return [os.path.join(directory, n) for n in names if _DISK.match(n) or _CONSOLE_LOGS.match(n) or n.startswith('.migrator-tmp-')]
+
+
+def console_logs(paths):
+    """Pick the console's logs."""
+    return [p for p in paths if _CONSOLE_LOGS.match(os.path.basename(p))]
+
+
+def _clean(directory):
+    if not directory.startswith('/'):
+        raise exceptions.DriverError(f'the storage directory {directory!r} must be an absolute path')
+    return os.path.normpath(directory)
+
+
+def _qemu_img(command):
+    # Neither pipes nor subprocess's own time-out: both use select and classes that eventlet replaces, and this is a native thread.
+    with tempfile.TemporaryFile() as said:
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=said,
+                                   env={**os.environ, 'LC_ALL': 'C'})
+        for _ in range(_QEMU_IMG_SECONDS * 100):
+            if process.poll() is not None:
+                break
+            concurrency.native_sleep(0.01)
+        else:
+            process.kill()
+            process.wait()
+            raise exceptions.DriverError(f'qemu-img took longer than {_QEMU_IMG_SECONDS} s')
+        if process.returncode:
+            said.seek(0)
+            words = said.read().decode(errors='replace').strip()[-400:]
+            raise exceptions.DriverError(f'qemu-img failed: {words or process.returncode}')
+
+
+def _opener(wanted):
+    for process in filter(str.isdigit, os.listdir('/proc')):
+        directory = f'/proc/{process}/fd'
+        try:
+            descriptors = os.listdir(directory)
+        except OSError:
+            continue  # it has ended
+        for descriptor in descriptors:
+            try:
+                status = os.stat(f'{directory}/{descriptor}')  # of the open file itself, not of a path
+            except OSError:
+                continue  # closed in the meantime
+            if stat.S_ISREG(status.st_mode) and (status.st_dev, status.st_ino) in wanted:
+                return int(process), wanted[status.st_dev, status.st_ino]
+    return None
+
+
+def _name_of(process):
+    try:
+        with open(f'/proc/{process}/comm', encoding='utf-8', errors='replace') as stream:
+            return stream.read().strip()
+    except OSError:
+        return 'ended since'
