@@ -31,7 +31,9 @@ class TestCase(testtools.TestCase):
         self.temp_dir = pathlib.Path(tempfile.mkdtemp())
         self.log = self.useFixture(fixtures.FakeLogger(level=logging.DEBUG, format='%(asctime)s %(levelname)s %(name)s %(message)s'))
         for chatty in ('amqp', 'oslo.messaging._drivers', 'alembic', 'sqlalchemy'):
-            self.useFixture(fixtures.FakeLogger(name=chatty, level=logging.WARNING, nuke_handlers=False))
+            logger = logging.getLogger(chatty)
+            self.addCleanup(logger.setLevel, logger.level)
+            logger.setLevel(logging.WARNING)
         config.register(cfg.CONF)
         self.conf = self.useFixture(config_fixture.Config(cfg.CONF))
         self.conf.conf([], project='migrator', default_config_files=[])

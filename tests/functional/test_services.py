@@ -1,4 +1,5 @@
 """The test servers themselves: each test gets its own part of them, they serve inside a namespace, and they go with their owner."""
+import contextlib
 import json
 import os
 import pathlib
@@ -64,38 +65,39 @@ class DatabaseCase(base.TestCase):
 class BrokerCase(base.TestCase):
     timeout = 180
 
+    @contextlib.contextmanager
     def _queue(self, url):
         # kombu takes amqp:// where oslo.messaging takes rabbit://
-        connection = kombu.Connection(url.replace('rabbit://', 'amqp://', 1), connect_timeout=10)
-        self.addCleanup(connection.release)
-        queue = connection.SimpleQueue('greetings')
-        self.addCleanup(queue.close)
-        return queue
+        with kombu.Connection(url.replace('rabbit://', 'amqp://', 1), connect_timeout=10) as connection:
+            with connection.SimpleQueue('greetings') as queue:
+                yield queue
 
     def test_what_one_test_sends_no_other_test_gets(self):
-        mine = self._queue(self.useFixture(services.Broker()).url)
-        others = self._queue(self.useFixture(services.Broker()).url)
-        mine.put('hello')
-        self.assertEqual('hello', mine.get(timeout=10).payload)
-        mine.put('again')
-        self.assertRaises(others.Empty, others.get, timeout=0.5)
+        urls = [self.useFixture(services.Broker()).url for _ in range(2)]
+        with self._queue(urls[0]) as mine, self._queue(urls[1]) as others:
+            mine.put('hello')
+            self.assertEqual('hello', mine.get(timeout=10).payload)
+            mine.put('again')
+            self.assertRaises(others.Empty, others.get, timeout=0.5)
 
     def test_a_broker_that_stops_and_starts_keeps_durable_messages(self):
         with services.start_rabbitmq() as server:
-            url = server.url().replace('rabbit://', 'amqp://', 1)
-            with kombu.Connection(url) as connection, connection.SimpleQueue('greetings') as queue:
+            with self._queue(server.url()) as queue:
                 queue.put('hello')
             server.request('stop')
-            self.assertRaises(kombu.exceptions.OperationalError, self._queue, server.url())
+            self.assertRaises(kombu.exceptions.OperationalError, self._queue(server.url()).__enter__)
             server.request('start')
-            self.assertEqual('hello', self._queue(server.url()).get(timeout=10).payload)
+            with self._queue(server.url()) as queue:
+                self.assertEqual('hello', queue.get(timeout=10).payload)
 
     def test_an_unknown_request_is_an_error_and_the_broker_goes_on(self):
         with services.start_rabbitmq() as server:
             error = self.assertRaises(RuntimeError, server.request, 'nonsense')
             self.assertIn("unknown request 'nonsense'", str(error))
             server.request('vhosts', 'still-there')
-            self._queue(server.url('still-there')).put('hello')
+            with self._queue(server.url('still-there')) as queue:
+                queue.put('hello')
+                self.assertEqual('hello', queue.get(timeout=10).payload)
 
     def test_a_broker_in_a_network_namespace_is_reachable_there_only(self):
         namespace = f'mt{secrets.token_hex(3)}'

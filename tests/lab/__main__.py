@@ -106,7 +106,7 @@ def _run(options):
         raise LabError('name a program to run')
     lab = Lab.attach(options.folder)
     place = lab.svc if options.host == 'svc' else lab.host(options.host)
-    return subprocess.call(place.command(options.argv))
+    return subprocess.call(place.command(options.argv), timeout=None)    # it may be a shell
 
 
 def main(argv):
