@@ -63,8 +63,9 @@ class ComputeService(service.Service):
         manager = ComputeManager(self._driver, self.operations, self._journal, self.process_id)
         self.heartbeat = HeartbeatLoop(self._driver, manager, self.operations, up, self.host, self.process_id, self.host_boot_id,
                                        conf.compute.heartbeat_interval, conf.compute.progress_interval)
-        self._server = server.make_server(self._transport, contract.TOPIC_COMPUTE, self.host, [manager])
-        self._server.start()
+        serving = server.make_server(self._transport, contract.TOPIC_COMPUTE, self.host, [manager])
+        serving.start()  # waits for the broker
+        self._server = serving
         self.operations.start()
         self.heartbeat.start()
 

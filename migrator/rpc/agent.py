@@ -6,13 +6,13 @@ never begun again here: only the conductor, which can look at both hosts, decide
 """
 import dataclasses
 import hashlib
+import json
 import sqlite3
 import threading
 import time
 
 from oslo_context import context as oslo_context
 from oslo_log import log
-from oslo_serialization import jsonutils
 
 from migrator import concurrency, exceptions
 from migrator.rpc import context as rpc_context
@@ -83,7 +83,7 @@ class OperationServer:
         acknowledges it. Raises InvalidRequest, AgentDraining, WrongProcess, StaleEpoch, RequestExpired or AgentBusy: then it did not
         and will not run for this request.
         """
-        digest = hashlib.sha256(jsonutils.dump_as_bytes([method, envelope.migration_id, arguments], sort_keys=True)).hexdigest()
+        digest = hashlib.sha256(json.dumps([method, envelope.migration_id, arguments], sort_keys=True).encode()).hexdigest()
         with self._accepting:
             known = concurrency.run_native(self._journal.get, envelope.op_id)
             if known is not None:

@@ -65,9 +65,9 @@ class Journal:
         os.makedirs(os.path.dirname(path) or '.', mode=0o750, exist_ok=True)
         try:
             self._db = self._open()
+        except sqlite3.OperationalError:  # locked, not permitted, a full disk, another schema: nothing that a new file would mend
+            raise
         except sqlite3.DatabaseError as error:
-            if isinstance(error, sqlite3.OperationalError) and 'disk' in str(error):  # full or broken: a new file is no better
-                raise
             self._put_aside(error)
             self._db = self._open()
 

@@ -23,7 +23,7 @@ def exposed(table):
         entry = table[method.__name__]
 
         @functools.wraps(method)
-        def answer(self, context, **arguments):
+        def answer(self, context, /, **arguments):  # a caller may send arguments of any name
             try:
                 wire.check_arguments(entry, arguments)
                 return method(self, context, **arguments)
@@ -45,8 +45,18 @@ def make_server(transport, topic, host, endpoints):
     else of them can be called. start() blocks until the broker can be reached.
     """
     where = oslo_messaging.Target(exchange=contract.CONTROL_EXCHANGE, topic=topic, server=host)
-    return oslo_messaging.get_rpc_server(transport.messaging, where, list(endpoints), serializer=rpc_context.ContextSerializer(),
-                                         access_policy=rpc.ExplicitRPCAccessPolicy)
+    serving = oslo_messaging.get_rpc_server(transport.messaging, where, list(endpoints), serializer=rpc_context.ContextSerializer(),
+                                            access_policy=rpc.ExplicitRPCAccessPolicy)
+    dispatch = serving.dispatcher.dispatch
+
+    def dispatch_or_refuse(incoming):
+        try:
+            return dispatch(incoming)
+        except rpc.RPCDispatcherError as error:  # no such method or version: the caller's mistake, worth a line and no traceback
+            LOG.warning('request refused: %s', error)
+            raise rpc.ExpectedException() from None
+    serving.dispatcher.dispatch = dispatch_or_refuse
+    return serving
 
 
 def target(version, namespace=None):

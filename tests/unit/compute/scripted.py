@@ -1,10 +1,10 @@
 """A compute driver that does what a test says, and a manager around it."""
 import os
-import threading
 
 import fixtures
 import testtools
 
+from migrator import concurrency
 from migrator.compute.driver import ComputeDriver
 from migrator.compute.manager import ComputeManager
 from migrator.rpc import facts, server
@@ -26,8 +26,11 @@ class ScriptedDriver(ComputeDriver):
         self.guests = {}
 
     def hold(self, method):
-        """Let `method` wait; gives the event that says that it was entered, and the one that lets it go on."""
-        self.gates[method], self.entered[method] = threading.Event(), threading.Event()
+        """Let `method` wait; gives the event that says that it was entered, and the one that lets it go on.
+
+        Both are native, as the driver's thread may be: a test looks at the first with `is_set` and never waits on it.
+        """
+        self.gates[method], self.entered[method] = concurrency.native_event(), concurrency.native_event()
         return self.entered[method], self.gates[method]
 
     def _do(self, method, *args, default=None):

@@ -95,7 +95,7 @@ class HeartbeatTest(ManagerTestCase):
     def test_running_migrations_are_told_of_and_asked_for_once_a_second(self):
         entered, go = self.driver.hold('live_migration')
         self.begin('live_migration', prepared={})
-        self.assertTrue(entered.wait(support.DEADLINE))
+        support.wait_for(entered.is_set)
         for _ in range(3):
             beat = self.beat()
         self.assertEqual(2, beat.progress[self.plan.migration_id]['iteration'])

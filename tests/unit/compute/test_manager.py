@@ -96,7 +96,7 @@ class TurnsTest(ManagerTestCase):
     def test_steps_of_one_guest_run_one_after_another_and_questions_do_not_wait(self):
         entered, go = self.driver.hold('pre_live_migration')
         self.begin('pre_live_migration')
-        self.assertTrue(entered.wait(support.DEADLINE))
+        support.wait_for(entered.is_set)
         self.begin('rollback_live_migration_at_destination')
         self.assertEqual('running', self.ask('locate_instance', instance_uuid=self.uuid)['state'])
         self.assertNotIn('rollback_live_migration_at_destination', [call[0] for call in self.driver.calls])
@@ -107,7 +107,7 @@ class TurnsTest(ManagerTestCase):
     def test_guests_do_not_wait_for_each_other(self):
         entered, go = self.driver.hold('pre_live_migration')
         self.begin('pre_live_migration')
-        self.assertTrue(entered.wait(support.DEADLINE))
+        support.wait_for(entered.is_set)
         other = support.plan()
         report = self.outcome('rollback_live_migration_at_destination', plan=other)
         self.assertEqual((other.migration_id, OperationState.SUCCEEDED), (report.migration_id, report.state))
@@ -116,7 +116,7 @@ class TurnsTest(ManagerTestCase):
     def test_what_was_overtaken_while_it_waited_does_not_run(self):
         entered, go = self.driver.hold('post_live_migration_at_source')
         self.begin('post_live_migration_at_source', plan=support.plan(instance_uuid=self.uuid))
-        self.assertTrue(entered.wait(support.DEADLINE))
+        support.wait_for(entered.is_set)
         self.begin('pre_live_migration', epoch=3)
         self.begin('rollback_live_migration_at_destination', epoch=4)
         go.set()
@@ -160,7 +160,7 @@ class AbortTest(ManagerTestCase):
     def test_an_abort_while_the_job_is_being_set_up_is_carried_out_as_soon_as_the_job_appears(self):
         entered, go = self.driver.hold('live_migration')
         self.begin('live_migration', prepared={})
-        self.assertTrue(entered.wait(support.DEADLINE))
+        support.wait_for(entered.is_set)
         self.assertFalse(self.abort())
         self.assertFalse(self.abort())
         self.driver.results['abort_live_migration'] = True  # now there is a job
@@ -173,7 +173,7 @@ class AbortTest(ManagerTestCase):
     def test_looking_for_the_job_ends_with_the_migration(self):
         entered, go = self.driver.hold('live_migration')
         self.begin('live_migration', prepared={})
-        self.assertTrue(entered.wait(support.DEADLINE))
+        support.wait_for(entered.is_set)
         self.abort()
         go.set()
         self.assertEqual(OperationState.SUCCEEDED, self.conductor.next_report().state)

@@ -85,7 +85,7 @@ class ServiceTest(testtools.TestCase):
         self.api.live_migration(support.new_context(), self.conf.host, support.envelope('live_migration', plan.migration_id), plan, {})
         self.api.pre_live_migration(support.new_context(), self.conf.host,
                                     support.envelope('pre_live_migration', other.migration_id), other)
-        self.assertTrue(migrating.wait(support.DEADLINE) and preparing.wait(support.DEADLINE))
+        support.wait_for(lambda: migrating.is_set() and preparing.is_set())
         stopping = threading.Thread(target=agent.stop, daemon=True)
         stopping.start()
         support.wait_for(lambda: [h for h in self.heard.heartbeats if h.draining])
