@@ -1,8 +1,7 @@
 """The words that the scenarios of the compute contract are written in: a guest at a, its plan, a job under way, what is where."""
 import contextlib
-import threading
 
-from migrator import exceptions
+from migrator import concurrency, exceptions
 from tests.contract import harness as hands
 
 
@@ -83,13 +82,12 @@ class ComputeScenarios:
 
 
 class Outcome:
-    """A live_migration that runs in a thread of its own."""
+    """A live_migration that runs in a native thread of its own, as in an agent; fit for plain and for green tests."""
 
     def __init__(self, driver, plan, prepared):
         self.result = None
         self.error = None
-        self._thread = threading.Thread(target=self._run, args=(driver, plan, prepared), daemon=True)
-        self._thread.start()
+        self._thread = concurrency.native_thread(self._run, driver, plan, prepared)
 
     @property
     def ended(self):
@@ -98,9 +96,7 @@ class Outcome:
 
     def wait(self, seconds):
         """Wait for the end; returns self."""
-        self._thread.join(seconds)
-        if not self.ended:
-            raise AssertionError(f'live_migration did not return within {seconds} s')
+        hands.wait_for(lambda: self.ended, 'the end of live_migration', seconds)
         return self
 
     def _run(self, driver, plan, prepared):

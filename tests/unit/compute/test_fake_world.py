@@ -1,11 +1,10 @@
 """What is special to the simulated world: orders, violations that it notices, history, faults, and that it is cheap at scale."""
 import dataclasses
-import threading
 import time
 import unittest
 import uuid
 
-from migrator import exceptions
+from migrator import concurrency, exceptions
 from migrator.compute.drivers.fake.driver import FakeDriver
 from migrator.compute.drivers.fake.world import World
 from migrator.rpc import facts
@@ -125,13 +124,12 @@ class TestOrders(FakeCase):
     def test_hang_lasts_until_it_is_released(self):
         self.world.inject('beta', 'post_live_migration_at_destination', 'hang')
         self.a.live_migration(self.plan, self.prepared)
-        thread = threading.Thread(target=self.b.post_live_migration_at_destination, args=(self.plan,), daemon=True)
-        thread.start()
-        thread.join(0.3)
+        thread = concurrency.native_thread(self.b.post_live_migration_at_destination, self.plan)
+        time.sleep(0.3)
         self.assertTrue(thread.is_alive())
         self.assertNotEqual('', self.harness.marker(self.b, self.uuid))
         self.world.release('beta', 'post_live_migration_at_destination')
-        thread.join(10)
+        hands.wait_for(lambda: not thread.is_alive(), 'the call that hung', 10)
         self.assertEqual('', self.harness.marker(self.b, self.uuid))
 
     def test_slow_takes_its_time_and_then_works(self):
