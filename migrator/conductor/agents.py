@@ -33,7 +33,9 @@ class Reply:
 
 def finished(report):
     """Turn an agent's report of an ended operation into a reply."""
-    return Reply(stimulus.Finished(report.state, report.error), report.op_id, report.result, report.error)
+    kind = getattr(exceptions, report.error_type, None)
+    untouched = isinstance(kind, type) and issubclass(kind, exceptions.PreconditionFailed)      # by the contract of the drivers
+    return Reply(stimulus.Finished(report.state, report.error, untouched), report.op_id, report.result, report.error)
 
 
 def host_of(row, role):
@@ -106,7 +108,7 @@ class Agents:
         except (errors.NoAnswer, errors.NotDelivered):
             return Reply(stimulus.Silent(host), envelope.op_id)
         except exceptions.InvalidRequest as error:
-            return Reply(stimulus.Finished(OperationState.FAILED, str(error)), envelope.op_id, error=str(error))
+            return Reply(stimulus.Finished(OperationState.FAILED, str(error), untouched=True), envelope.op_id, error=str(error))
         except exceptions.MigratorError as error:
             return Reply(stimulus.Refused(f'{host} took no work: {error}'), envelope.op_id)
         return finished(report) if report.state.finished else None

@@ -177,8 +177,6 @@ def on_checked(at: Situation, event: stimulus.Checked) -> Action:
     cursor = at.cursor
     if cursor.phase is not Phase.CALLING:
         return Action(Kind.IGNORE, cursor, 'late answers of the checks')
-    if cursor.abort:
-        return end(cursor, Status.CANCELLED, abort_words(cursor))
     if event.reasons:
         return end(replace(cursor, error='; '.join(event.reasons)), Status.FAILED, '; '.join(event.reasons))
     return start(at, cursor, at.workflow.operations[0].name, 'source and destination fit each other')
@@ -206,20 +204,23 @@ def step_failed(at: Situation, event: stimulus.Finished) -> Action:
     cursor, step = at.cursor, at.step
     said = event.error or f'{cursor.step} was interrupted: the agent restarted'
     if step.owed or (step.repeat and event.state is OperationState.INTERRUPTED):
-        if cursor.failures + 1 < at.policy.step_attempts:
+        if cursor.attempt < at.policy.step_attempts:
             return rest(at, cursor, said)
         if step.owed:
             return advance(at, cursor, f'{cursor.step} is named as a debt: {said}', debts=(cursor.step,))
-    return begin_undo(at, cursor, f'{cursor.step}: {said}')
+    if event.untouched and cursor.attempt == 1:
+        # What stood in the way is not ours: its undo would at best do nothing, and must not get the chance to do more.
+        cursor = replace(cursor, begun=tuple(name for name in cursor.begun if name != cursor.step))
+    return begin_undo(at, cursor, f'{step.name}: {said}')
 
 
 def undo_finished(at: Situation, event: stimulus.Finished) -> Action:
     """An undo ended. One that keeps failing is named as a debt, unless a guest's life hangs on it."""
     cursor = at.cursor
     if event.state is OperationState.SUCCEEDED:
-        return advance(at, cursor, f'{cursor.step} done')
+        return advance(at, cursor, f'{cursor.step} done', commit=at.step.undo.commit)
     said = f'{cursor.step}: {event.error or "interrupted: the agent restarted"}'
-    if cursor.failures + 1 < at.policy.step_attempts:
+    if cursor.attempt < at.policy.step_attempts:
         return rest(at, cursor, said)
     if at.step.undo.vital:
         return rest(at, replace(cursor, status=Status.NEEDS_OPERATOR), said)
@@ -252,7 +253,7 @@ def on_silent(at: Situation, event: stimulus.Silent) -> Action:
     cursor = at.cursor
     if cursor.phase is Phase.CALLING:
         error = f'{event.host or "a host"} did not answer the checks'
-        return end(replace(cursor, error=error), Status.CANCELLED if cursor.abort else Status.FAILED, error)
+        return end(replace(cursor, error=error), Status.FAILED, error)
     if cursor.phase is not Phase.OPERATION:
         return Action(Kind.IGNORE, cursor, 'no longer waited for')
     cursor = replace(cursor, silent_since=cursor.silent_since or at.now, failures=cursor.failures + 1)
@@ -289,7 +290,7 @@ def on_observed(at: Situation, event: stimulus.Observed) -> Action:
             late = ' The abort came too late.' if cursor.abort else ''
             cursor = replace(cursor, no_return=True, error='', status=at.step.status)
             return advance(at, cursor, found.reason + late, commit=at.step.commit)
-        case Verdict.AT_SOURCE | Verdict.OFF_AT_SOURCE:
+        case Verdict.AT_SOURCE | Verdict.OFF_AT_SOURCE if not cursor.no_return:
             off = found.verdict is Verdict.OFF_AT_SOURCE
             error = found.reason if off else cursor.error or found.reason
             if cursor.abort:
@@ -325,7 +326,7 @@ def on_abort(at: Situation, _event) -> Action:
     cursor = replace(cursor, abort=AbortCause.USER)
     words = abort_words(cursor)
     match cursor.phase:
-        case Phase.QUEUED:
+        case Phase.QUEUED | Phase.CALLING:      # the checks have no traces
             return end(replace(cursor, error=words), Status.CANCELLED, words)
         case Phase.RESTING if not at.step.observe:
             return begin_undo(at, cursor, words)

@@ -19,10 +19,11 @@ class Checked:
 
 @dataclasses.dataclass(frozen=True)
 class Finished:
-    """An agent reported that the current operation ended."""
+    """An agent reported that the current operation ended. untouched: it failed by a precondition, and nothing was changed."""
 
     state: OperationState
     error: str = ''
+    untouched: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

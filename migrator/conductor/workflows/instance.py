@@ -6,7 +6,7 @@ HERE = Role.SOURCE
 
 INSTANCE_CREATE = Workflow('instance_create', steps=(
     Step('create_instance', on=HERE, status=Status.PREPARING, repeat=True, commit=Commit.CREATED,
-         undo=Undo('delete_instance', on=HERE)),
+         undo=Undo('delete_instance', on=HERE, commit=Commit.DELETED)),
     Step('start_instance', on=HERE, status=Status.RUNNING, repeat=True, commit=Commit.RUNNING)),
     undo_order=('delete_instance',))
 

@@ -36,11 +36,13 @@ class Undo:
 
     vital: a guest's life hangs on it (it may have to be resumed), so it is never put off as a debt; the migration stands in
     needs_operator until it is done. Anything else on a host that does not answer becomes a debt.
+    commit: what the catalogue learns once it is undone.
     """
 
     method: str
     on: Role
     vital: bool = False
+    commit: Commit = Commit.NOTHING
 
 
 @dataclasses.dataclass(frozen=True)
