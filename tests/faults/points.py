@@ -1,0 +1,112 @@
+"""Runs a real daemon that kills itself with SIGKILL at one named line of its work, once.
+
+    python -m tests.faults.points conductor --config-file …        (or compute)
+
+The environment variable MIGRATOR_KILL_FILE names a file. While it holds a line `POINT KEY NAME`, the daemon of that name (in
+MIGRATOR_NAME) that comes to that point with that key removes the file and dies there. What is
+wrapped is the product's own code, unchanged; it has no hooks.
+
+Conductor's points: `before-commit`, `after-commit` (nothing sent yet), `after-send`; the key is the kind of action and the step, such
+as `start:pre_live_migration`, `observe:live_migration`, `call:check_can_live_migrate_destination`, `end:…`.
+Agent's points: `received` (not in the journal yet), `accepted` (in the journal, neither acknowledged nor begun), `begun`, `done` (not
+in the journal yet), `recorded` (not reported yet), `reported` (acknowledged, not noted yet); the key is the method. `called` is the
+entry of a check.
+"""
+import functools
+import os
+import pathlib
+import signal
+import sys
+
+
+def reach(point, key):
+    """Die here if this is the line that the file names."""
+    path = pathlib.Path(os.environ['MIGRATOR_KILL_FILE'])
+    try:
+        wanted = path.read_text().split()
+    except FileNotFoundError:
+        return
+    if wanted == [point, key, os.environ['MIGRATOR_NAME']]:
+        path.unlink(missing_ok=True)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def wrap(owner, name, before=None, after=None):
+    """Put `before(args)` and `after(args, result)` around a function."""
+    original = getattr(owner, name)
+
+    @functools.wraps(original)
+    def wrapped(*args, **kwargs):
+        if before:
+            before(args)
+        result = original(*args, **kwargs)
+        if after:
+            after(args, result)
+        return result
+    setattr(owner, name, wrapped)
+
+
+def key_of(transition):
+    """Name what a transition is about to do."""
+    return f'{transition.action.kind}:{transition.action.cursor.step}'
+
+
+def arm_conductor():
+    """Put the points into the engine."""
+    from migrator.conductor.engine import Engine
+
+    def committing(_args, transition):
+        if transition is not None:
+            reach('before-commit', key_of(transition))
+    wrap(Engine, 'transit', after=committing)
+    wrap(Engine, 'perform', before=lambda args: reach('after-commit', key_of(args[2])),
+         after=lambda args, _result: reach('after-send', key_of(args[2])))
+
+
+def arm_agent():
+    """Put the points into the agent's half of call-then-spawn."""
+    from migrator.compute.manager import ComputeManager
+    from migrator.rpc.agent import OperationServer
+    from migrator.rpc.conductor import AgentToConductorAPI
+    from migrator.rpc.journal import Journal
+
+    wrap(OperationServer, 'accept', before=lambda args: reach('received', args[2]))
+    wrap(Journal, 'begin', after=lambda args, _result: reach('accepted', args[1].method))
+    wrap(OperationServer, '_outcome', before=lambda args: reach('begun', args[1].method),
+         after=lambda args, _result: reach('done', args[1].method))
+    wrap(AgentToConductorAPI, 'operation_finished', before=lambda args: reach('recorded', args[2].op_id.split('/')[1]),
+         after=lambda args, _result: reach('reported', args[2].op_id.split('/')[1]))
+    wrap(ComputeManager, 'locate_instance', before=lambda _args: reach('called', 'locate_instance'))
+    for check in ('check_can_live_migrate_destination', 'check_can_live_migrate_source'):
+        arm_check(check)
+
+
+def arm_check(name):
+    """Die at the entry of a check, in the driver's name."""
+    from migrator.compute import manager
+    original = manager.run_driver
+
+    @functools.wraps(original)
+    def run_driver(fn, *args):
+        if getattr(fn, '__name__', '') == name:
+            reach('called', name)
+        return original(fn, *args)
+    manager.run_driver = run_driver
+
+
+def main():
+    """Start the daemon with its points armed."""
+    from migrator import concurrency
+    concurrency.setup()
+    kind, *arguments = sys.argv[1:]
+    if kind == 'conductor':
+        arm_conductor()
+        from migrator.cmd import conductor as program
+    else:
+        arm_agent()
+        from migrator.cmd import compute as program
+    program.main(arguments)
+
+
+if __name__ == '__main__':
+    main()
