@@ -53,6 +53,10 @@ class Conflict(MigratorError):
     exit_code = 4
 
 
+class SchemaMismatch(Conflict):
+    """The database has another schema than this code needs."""
+
+
 class SameHost(Conflict):
     """Source and destination are the same host."""
 

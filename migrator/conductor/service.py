@@ -25,6 +25,9 @@ LOG = log.getLogger(__name__)
 #: Seconds that an ending conductor gives to the transitions it is working on.
 GRACE = 10.0
 
+#: Seconds between two attempts to reach the database at the start.
+RETRY_SECONDS = 2.0
+
 
 class ConductorService(service.Service):
     """One conductor. Any number of them may run; they share the work through the database and keep nothing in memory."""
@@ -44,18 +47,33 @@ class ConductorService(service.Service):
             UserEndpoint(self.database, self.engine, requests, agents, settings, self.pool),
             AgentEndpoint(self.engine, Inventory(self.database), self.payments, self.pool)])
         self._stop = threading.Event()
+        self._serving = False
         self._sweeper = None
 
     def start(self):
-        """Check the schema, hear requests and begin to sweep. Raises Unavailable with what to do if the schema does not fit."""
-        schema.check(self.database)
+        """Check the schema, hear requests and begin to sweep. Waits for the database; SchemaMismatch if it is not this code's."""
+        if not self._await_database():
+            return
         self._server.start()
+        self._serving = True
         self._sweeper = concurrency.spawn(self._sweep_for_ever)
+
+    def _await_database(self):
+        """Wait until the database answers; returns False if the conductor is to end meanwhile."""
+        while not self._stop.is_set():
+            try:
+                schema.check(self.database)
+                return True
+            except exceptions.Unavailable as error:
+                LOG.error('next attempt in %g s: %s', RETRY_SECONDS, error)
+            self._stop.wait(RETRY_SECONDS)
+        return False
 
     def stop(self):
         """Take nothing new, finish the transitions that are being worked on, and let go. What waits is in the database."""
         self._stop.set()
-        service.within(GRACE, 'the end of the RPC server', self._server.stop)
+        if self._serving:
+            service.within(GRACE, 'the end of the RPC server', self._server.stop)
         if not self.pool.wait_all(GRACE):
             LOG.warning('%s transitions are left to other conductors', self.pool.running)
         if self._sweeper is not None:

@@ -21,9 +21,8 @@ def head():
 
 
 def version(database):
-    """Name the version of a database, or None if it is empty."""
-    with database.engine.connect() as connection:
-        return runtime.MigrationContext.configure(connection).get_current_revision()
+    """Name the version of a database, or None if it is empty. Raises Unavailable if the database does not answer."""
+    return database.run(lambda tx: runtime.MigrationContext.configure(tx).get_current_revision())
 
 
 def upgrade(database, to='head'):
@@ -40,8 +39,8 @@ def upgrade(database, to='head'):
 
 
 def check(database):
-    """Raise Unavailable with what to do unless the database has the version of this code."""
+    """Raise SchemaMismatch, with what to do, unless the database has the version of this code; Unavailable if it does not answer."""
     found = version(database)
     if found != head():
-        raise exceptions.Unavailable(f'the database has schema version {found or "none"}, this code needs {head()}: '
-                                     'run `migrator-manage db upgrade`')
+        raise exceptions.SchemaMismatch(f'the database has schema version {found or "none"}, this code needs {head()}: '
+                                        'run `migrator-manage db upgrade`')
