@@ -37,7 +37,8 @@ class CheckStyleCase(base.TestCase):
         for area in areas:
             for other in set(areas) - {area}:
                 for statement in (f'import migrator.{other}.manager', f'from migrator.{other} import manager',
-                                  f'from migrator import {other}', f'from ..{other} import manager', f'def f():\n    from migrator.{other}.drivers import fake'):
+                                  f'from migrator import {other}', f'from ..{other} import manager',
+                                  f'def f():\n    from migrator.{other}.drivers import fake'):
                     self.assertFound('they meet over RPC only', f'migrator/{area}/x.py', statement)
             self.assertClean(f'migrator/{area}/x.py', f'from migrator.{area} import y\nfrom migrator.rpc import compute')
 

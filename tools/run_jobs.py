@@ -1,0 +1,239 @@
+"""Run test jobs in the Python that runs this, and say at the end how they went. tools/test and tox call it.
+
+    python tools/run_jobs.py [--full] [--only WORD] [JOB...]
+
+Jobs: style, unit, unit-eventlet, functional, faults. --only takes of each job those checks or tests whose names match WORD, a regular
+expression. Each job runs in a process group of its own, which a watchdog ends if this process is killed; the servers that the
+tests started end with it.
+"""
+import argparse
+import io
+import os
+import pathlib
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+
+import subunit
+import testtools
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+SAMPLE = 'etc/migrator/migrator.conf.sample'
+#: Job -> folder of its tests, how many run at once, environment, seconds after which it is given up. Tests with real servers
+#: share them and the lab, so they run one after another.
+TEST_JOBS = {
+    'unit': ('tests/unit', 2, {'MIGRATOR_CONCURRENCY': 'threading'}, 900),
+    'unit-eventlet': ('tests/unit', 2, {'MIGRATOR_CONCURRENCY': 'eventlet'}, 900),
+    'functional': ('tests/functional', 1, {}, 2100),
+    'faults': ('tests/faults', 1, {}, 2100),
+}
+STYLE_SECONDS = 600
+
+
+class Watchdog:
+    """Ends the process group of the running job when this process is no more, however it ended."""
+
+    GRACE = 20.0
+
+    def __init__(self):
+        self._process = subprocess.Popen([sys.executable, __file__, '--watch'], stdin=subprocess.PIPE, text=True, start_new_session=True)
+
+    def guard(self, group):
+        """From now on guard this process group; 0: none."""
+        self._process.stdin.write(f'{group}\n')
+        self._process.stdin.flush()
+
+    def stop(self):
+        """End the watchdog."""
+        self._process.stdin.close()
+        self._process.wait(self.GRACE + 10)
+
+    @classmethod
+    def watch(cls):
+        """Be the watchdog: read groups until the other end of the pipe is closed."""
+        group = 0
+        for line in sys.stdin:
+            group = int(line)
+        end_group(group, cls.GRACE)
+
+
+def end_group(group, grace):
+    """End a process group: ask, wait up to `grace` seconds, then kill. 0 stands for none."""
+    deadline = time.monotonic() + grace
+    try:
+        if group:
+            os.killpg(group, signal.SIGTERM)
+        while group and time.monotonic() < deadline:
+            os.killpg(group, 0)
+            time.sleep(0.05)
+        if group:
+            os.killpg(group, signal.SIGKILL)
+    except ProcessLookupError:
+        return    # the whole group is gone
+
+
+def run(watchdog, command, env=None, seconds=STYLE_SECONDS, **options):
+    """Run a command from the project's root in a process group of its own; return its exit code, or 'timed out'."""
+    environment = os.environ | {'PYTHONPATH': str(ROOT)} | (env or {})
+    process = subprocess.Popen(command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, start_new_session=True, **options)
+    watchdog.guard(process.pid)
+    try:
+        return process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        return f'not finished after {seconds} s'
+    finally:
+        if process.poll() is None:
+            end_group(process.pid, 5.0)
+            process.wait()
+        watchdog.guard(0)
+
+
+# ---- style ----
+
+def python(*args):
+    return [sys.executable, *args]
+
+
+def tool(name, *args):
+    """A program of the same environment, whether or not that is in PATH."""
+    beside = pathlib.Path(sys.executable).parent / name
+    return [str(beside) if beside.exists() else name, *args]
+
+
+def shell_scripts():
+    """The project's bash scripts."""
+    candidates = [path for folder in ('tools', '.ci') for path in sorted((ROOT / folder).iterdir()) if path.is_file()]
+    return [str(path) for path in candidates if path.read_bytes().startswith(b'#!/bin/bash')]
+
+
+def style_checks(scratch):
+    """Return pairs of a name and the commands that must succeed one after another. scratch: a folder for what they write."""
+    sample = f'{scratch}/sample'
+    return (
+        ('ruff', [tool('ruff', 'check')]),
+        ('imports-sizes-names', [python('tools/check_style.py')]),
+        ('shell', [['bash', '-n', script] for script in shell_scripts()]),
+        ('sample', [tool('oslo-config-generator', '--config-file', 'etc/migrator/config-generator.conf', '--output-file', sample),
+                    ['diff', '-u', SAMPLE, sample]]),
+        ('diagrams', [python('tools/workflow_diagram.py', '--check')]),
+        ('release-notes', [tool('reno', 'lint', '.')]),
+        ('pre-commit', [tool('pre-commit', 'validate-config')]),
+        ('requirements', [python('-m', 'pip', 'check')]),
+        ('documentation', [tool('sphinx-build', '-W', '--keep-going', '-q', '-b', 'html', '-d', f'{scratch}/doctrees', 'doc/source',
+                                'doc/build/html')]),
+    )
+
+
+def run_style(watchdog, only):
+    """Run the checks; return (passed, failed, skipped). What a check prints is shown if it fails."""
+    passed = failed = 0
+    with tempfile.TemporaryDirectory(prefix='migrator-style-') as scratch:
+        for name, commands in style_checks(scratch):
+            if not re.search(only, name):
+                continue
+            start = time.monotonic()
+            with tempfile.TemporaryFile() as output:
+                codes = []
+                for command in commands:
+                    codes.append(run(watchdog, command, stdout=output, stderr=subprocess.STDOUT))
+                    if codes[-1] != 0:
+                        break
+                good = not any(codes)
+                print(f'{name} ... {"ok" if good else "FAILED"} ({time.monotonic() - start:.1f} s)', flush=True)
+                if not good:
+                    output.seek(0)
+                    print(output.read().decode(errors='replace'), flush=True)
+            passed, failed = passed + good, failed + (not good)
+    return passed, failed, 0
+
+
+# ---- tests ----
+
+def count(stream):
+    """Count the outcomes in a subunit stream; return (passed, failed, skipped). A test that did not end has failed."""
+    totals = {'passed': 0, 'failed': 0, 'skipped': 0}
+    kinds = {'success': 'passed', 'xfail': 'passed', 'skip': 'skipped'}
+
+    def one(test):
+        if test['status'] != 'exists':
+            totals[kinds.get(test['status'], 'failed')] += 1
+
+    result = testtools.StreamToDict(one)
+    result.startTestRun()
+    subunit.ByteStreamToStreamResult(io.BytesIO(stream), non_subunit_name='stdout').run(result)
+    result.stopTestRun()
+    return tuple(totals.values())
+
+
+def run_tests(watchdog, job, only):
+    """Run one job of tests with stestr; return (passed, failed, skipped)."""
+    folder, workers, env, seconds = TEST_JOBS[job]
+    store = ROOT / '.stestr' / job
+    shutil.rmtree(store, ignore_errors=True)
+    store.mkdir(parents=True)
+    stestr = [*tool('stestr'), '--repo-url', str(store), '--test-path', folder, '--top-dir', str(ROOT)]
+    parallel = ['--serial'] if workers == 1 else ['--concurrency', str(workers)]
+    code = run(watchdog, [*stestr, 'run', *parallel, '--slowest', *([only] if only else [])], env, seconds)
+    last = subprocess.run([*stestr, 'last', '--subunit'], cwd=ROOT, capture_output=True, timeout=120)
+    passed, failed, skipped = count(last.stdout)
+    if not failed and (code != 0 or passed + skipped == 0):
+        print(f'{job}: stestr ended with {code}, {passed} tests passed: counted as a failure', flush=True)
+        failed = 1
+    return passed, failed, skipped
+
+
+def arguments():
+    parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
+    parser.add_argument('--full', action='store_true', help='try everything where tests take samples otherwise (MIGRATOR_TEST_FULL=1)')
+    parser.add_argument('--only', metavar='WORD', default='', help='only checks and tests whose names match')
+    parser.add_argument('--watch', action='store_true', help=argparse.SUPPRESS)
+    parser.add_argument('jobs', nargs='*', metavar='JOB', help=f'style, {", ".join(TEST_JOBS)}; none: all')
+    chosen = parser.parse_args()
+    for job in chosen.jobs:
+        if job != 'style' and job not in TEST_JOBS:
+            parser.error(f'no job {job!r}; there are style, {", ".join(TEST_JOBS)}')
+    return chosen
+
+
+def stop(number, _frame):
+    raise SystemExit(128 + number)
+
+
+def main():
+    """Run the jobs; return the exit code."""
+    chosen = arguments()
+    if chosen.watch:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        Watchdog.watch()
+        return 0
+    signal.signal(signal.SIGINT, stop)
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGHUP, stop)
+    if chosen.full:
+        os.environ['MIGRATOR_TEST_FULL'] = '1'
+    watchdog, table = Watchdog(), []
+    try:
+        for job in chosen.jobs or ['style', *TEST_JOBS]:
+            print(f'\n==== {job} ====', flush=True)
+            start = time.monotonic()
+            counts = run_style(watchdog, chosen.only) if job == 'style' else run_tests(watchdog, job, chosen.only)
+            table.append((job, *counts, time.monotonic() - start))
+    finally:
+        watchdog.stop()
+    print(f'\n{"job":<16}{"passed":>8}{"failed":>8}{"skipped":>8}{"seconds":>10}')
+    for job, passed, failed, skipped, seconds in table:
+        print(f'{job:<16}{passed:>8}{failed:>8}{skipped:>8}{seconds:>10.1f}')
+    passed, failed, skipped = (sum(row[column] for row in table) for column in (1, 2, 3))
+    nothing_skipped = skipped == 0 or os.environ.get('CI', '').lower() not in ('1', 'true', 'yes')
+    if not nothing_skipped:
+        print('skipped tests are an error in CI')
+    print(f'{passed} passed, {failed} failed, {skipped} skipped', flush=True)
+    return 0 if passed and not failed and nothing_skipped else 1
+
+
+if __name__ == '__main__':
+    sys.exit(main())
