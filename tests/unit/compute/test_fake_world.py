@@ -1,5 +1,7 @@
 """What is special to the simulated world: orders, violations that it notices, history, faults, and that it is cheap at scale."""
 import dataclasses
+import os
+import tempfile
 import time
 import unittest
 import uuid
@@ -256,9 +258,13 @@ class TestHistory(FakeCase):
 class TestScale(unittest.TestCase):
     """Fifty hosts, a thousand guests, five hundred jobs in flight."""
 
+    def make_name(self):
+        """Name a new world."""
+        return f'memory:{uuid.uuid4()}'
+
     def setUp(self):
         super().setUp()
-        self.name = f'memory:{uuid.uuid4()}'
+        self.name = self.make_name()
         self.world = World(self.name)
         self.addCleanup(self.world.forget)
         conf = fake_conf(self.name, migration_seconds=3600)
@@ -286,3 +292,12 @@ class TestScale(unittest.TestCase):
         for outcome in outcomes:
             self.assertIsNone(outcome.wait(60).error)
         self.assertEqual([], self.world.check())
+
+
+class TestScaleInAFile(TestScale):
+    """The same in a file."""
+
+    def make_name(self):
+        directory = tempfile.TemporaryDirectory()
+        self.addCleanup(directory.cleanup)
+        return os.path.join(directory.name, 'world.db')
