@@ -86,6 +86,21 @@ class Workflow:
         modes = [s.mode for s in self.steps]
         if modes != sorted(modes):          # "call" sorts before "spawn"
             raise ValueError(f'{self.kind}: checks come first, for they have no traces to undo')
+        names = [s.name for s in self.steps] + undos
+        if len(set(names)) != len(names):
+            raise ValueError(f'{self.kind}: a method stands in the table twice: {sorted(names)}')
+        if not self.operations:
+            raise ValueError(f'{self.kind}: there is no operation in it')
+        self._check_no_return()
+
+    def _check_no_return(self):
+        passed = False
+        for step in self.steps:
+            if bool(step.no_return_when) != bool(step.observe):
+                raise ValueError(f'{self.kind}: {step.name} must have both or none of observe and no_return_when')
+            if step.owed and not passed:
+                raise ValueError(f'{self.kind}: {step.name} cannot be owed before the point of no return')
+            passed = passed or bool(step.no_return_when)
 
     @property
     def checks(self):

@@ -1,0 +1,187 @@
+"""What heartbeats teach the catalogue, and what they must not: nothing is deleted, nothing locked touched, nothing moved on one word."""
+import types
+import uuid
+
+import sqlalchemy as sa
+
+from migrator.conductor.db import catalogue, ledger, schema, tables
+from migrator.conductor.db.database import Database
+from migrator.conductor.inventory import Inventory, compare
+from migrator.rpc import facts
+from migrator.states import GuestState
+from tests import base
+
+ID = '11111111-1111-4111-8111-111111111111'
+
+
+def guest(state=GuestState.RUNNING, uuid_=ID, **more):
+    """What a host says of a guest."""
+    return facts.Guest(uuid=uuid_, **{'name': 'web', 'state': state, 'memory_mib': 64, 'vcpus': 1, **more})
+
+
+def row(host='alpha', state='running', locked_by=None, **more):
+    """What the catalogue says of it."""
+    return types.SimpleNamespace(**{**catalogue.values(guest(), host), 'uuid': ID, 'state': state, 'locked_by': locked_by, **more})
+
+
+class CompareTest(base.TestCase):
+
+    def compare(self, host='alpha', guests=(), gone=(), rows=()):
+        return compare(host, list(guests), list(gone), {r.uuid: r for r in rows})
+
+    def assert_nothing(self, changes):
+        self.assertEqual(({}, {}, []), (changes.insert, changes.update, changes.unknown))
+
+    def test_a_new_guest_is_found(self):
+        self.assertEqual({ID: catalogue.values(guest(), 'alpha')}, self.compare(guests=[guest()]).insert)
+
+    def test_what_is_known_changes_nothing(self):
+        self.assert_nothing(self.compare(guests=[guest()], rows=[row()]))
+
+    def test_a_change_at_its_host_is_learned(self):
+        for changed, column in ((guest(GuestState.OFF), 'state'), (guest(memory_mib=128), 'memory_mib'), (guest(name='web-2'), 'name')):
+            update = self.compare(guests=[changed], rows=[row()]).update
+            self.assertEqual(catalogue.values(changed, 'alpha')[column], update[ID][column])
+
+    def test_a_guest_that_is_missing_becomes_unknown(self):
+        changes = self.compare(gone=[ID], rows=[row()])
+        self.assertEqual(([ID], {}, {}), (changes.unknown, changes.update, changes.insert))
+
+    def test_a_guest_that_another_host_has_is_not_lost_here(self):
+        self.assert_nothing(self.compare(gone=[ID], rows=[row(host='beta')]))
+
+    def test_a_guest_that_nobody_knows_is_not_lost(self):
+        self.assert_nothing(self.compare(gone=[ID]))
+
+    def test_a_locked_guest_is_left_alone(self):
+        locked = row(locked_by='m-1')
+        self.assert_nothing(self.compare(guests=[guest(GuestState.OFF)], rows=[locked]))
+        self.assert_nothing(self.compare(gone=[ID], rows=[locked]))
+        self.assert_nothing(self.compare('beta', guests=[guest()], rows=[locked]))
+        self.assert_nothing(self.compare('beta', guests=[guest()], rows=[row(state='unknown', locked_by='m-1')]))
+
+    def test_adopted_only_when_it_runs_here_and_its_host_does_not_know_it(self):
+        changes = self.compare('beta', guests=[guest()], rows=[row('alpha', state='unknown')])
+        self.assertEqual('beta', changes.update[ID]['host'])
+        self.assertIn('adopted', changes.odd[0])
+
+    def test_not_adopted_while_its_host_still_has_it(self):
+        for state in ('running', 'paused', 'stopped', 'building'):
+            changes = self.compare('beta', guests=[guest()], rows=[row('alpha', state=state)])
+            self.assert_nothing(changes)
+            self.assertIn(f'has it {state} on alpha', changes.odd[0])
+
+    def test_not_adopted_unless_it_runs_here(self):
+        for state in (GuestState.OFF, GuestState.PAUSED):
+            self.assert_nothing(self.compare('beta', guests=[guest(state)], rows=[row('alpha', state='unknown')]))
+
+
+class HeartbeatTest(base.TestCase):
+
+    def setUp(self):
+        super().setUp()
+        self.database = Database(f'sqlite:///{self.temp_dir}/m.db')
+        self.addCleanup(self.database.dispose)
+        schema.upgrade(self.database)
+        self.inventory = Inventory(self.database)
+        self.number = 0
+
+    def beat(self, *guests, host='alpha', full=True, sequence=None, process='p-1', **more):
+        self.number = sequence or self.number + 1
+        return self.inventory.heartbeat(facts.Heartbeat(
+            host=host, process_id=process, sequence=self.number, full=full, guests=guests, monotonic=5.0,
+            facts=facts.Host(hypervisor_name='h'), **more))
+
+    def rows(self):
+        return {r.uuid: (r.host, r.state) for r in self.database.run(catalogue.listing)}
+
+    def lock(self, uuid_=ID):
+        self.database.run(lambda tx: ledger.lock(tx, catalogue.resource(uuid_), str(uuid.uuid4())))
+
+    def service(self, host='alpha'):
+        return self.database.run(lambda tx: tx.execute(sa.select(tables.service).where(tables.service.c.host == host)).one())
+
+    def test_the_first_heartbeat_makes_the_host(self):
+        self.assertEqual({'resync': False}, self.beat(guest()))
+        self.assertEqual((True, 0, 'p-1'), (self.service().enabled, self.service().places, self.service().process_id))
+        self.assertEqual({ID: ('alpha', 'running')}, self.rows())
+
+    def test_a_full_list_without_a_guest_makes_it_unknown_and_its_return_known(self):
+        self.beat(guest())
+        self.beat()
+        self.assertEqual({ID: ('alpha', 'unknown')}, self.rows())
+        self.beat(guest(GuestState.OFF))
+        self.assertEqual({ID: ('alpha', 'stopped')}, self.rows())
+
+    def test_a_partial_list_says_nothing_of_what_it_does_not_name(self):
+        self.beat(guest())
+        self.beat(full=False)
+        self.assertEqual({ID: ('alpha', 'running')}, self.rows())
+        self.beat(full=False, gone=(ID,))
+        self.assertEqual({ID: ('alpha', 'unknown')}, self.rows())
+
+    def test_an_arriving_guest_is_nothing_of_this_host(self):
+        self.beat(guest(GuestState.INCOMING))
+        self.assertEqual({}, self.rows())
+
+    def test_an_arriving_guest_is_not_missing_at_its_own_host(self):
+        self.beat(guest())
+        self.beat(guest(GuestState.INCOMING))
+        self.assertEqual({ID: ('alpha', 'running')}, self.rows())
+
+    def test_a_locked_guest_is_left_alone(self):
+        self.beat(guest())
+        self.lock()
+        self.beat()
+        self.beat(guest(GuestState.OFF))
+        self.beat(guest(), host='beta', sequence=1)
+        self.assertEqual({ID: ('alpha', 'running')}, self.rows())
+
+    def test_adopted_after_both_have_spoken(self):
+        self.beat(guest())
+        self.beat(guest(), host='beta', sequence=1)
+        self.assertEqual({ID: ('alpha', 'running')}, self.rows())
+        self.beat(sequence=9)                                   # alpha: I do not know it
+        self.beat(guest(), host='beta', sequence=2)
+        self.assertEqual({ID: ('beta', 'running')}, self.rows())
+
+    def test_a_host_that_is_down_keeps_its_guests(self):
+        self.beat(guest())
+        self.beat(host='beta', sequence=1)
+        self.assertEqual({ID: ('alpha', 'running')}, self.rows())
+
+    def test_a_late_or_doubled_heartbeat_changes_nothing(self):
+        self.beat(guest(), sequence=5)
+        for sequence in (5, 4):
+            self.assertEqual({'resync': False}, self.beat(sequence=sequence))
+        self.assertEqual((5, {ID: ('alpha', 'running')}), (self.service().sequence, self.rows()))
+
+    def test_a_gap_asks_for_everything_and_believes_nothing(self):
+        self.beat(guest(), sequence=1)
+        self.assertEqual({'resync': True}, self.beat(full=False, gone=(ID,), sequence=3))
+        self.assertEqual({ID: ('alpha', 'running')}, self.rows())
+        self.assertEqual({'resync': False}, self.beat(guest(), sequence=4))
+
+    def test_a_new_process_that_begins_with_a_part_is_asked_for_everything(self):
+        self.beat(guest())
+        self.assertEqual({'resync': True}, self.beat(full=False, sequence=1, process='p-2'))
+
+    def test_a_heartbeat_keeps_what_an_operator_decided(self):
+        self.beat()
+        self.database.run(lambda tx: tx.execute(sa.update(tables.service).values(enabled=False, disabled_reason='repair', places=2)))
+        self.beat()
+        self.assertEqual((False, 'repair', 2), (self.service().enabled, self.service().disabled_reason, self.service().places))
+
+    def test_a_hypervisor_that_cannot_be_asked_keeps_the_last_facts(self):
+        self.beat()
+        self.inventory.heartbeat(facts.Heartbeat(host='alpha', process_id='p-1', sequence=2))
+        self.assertEqual('h', self.service().facts['hypervisor_name'])
+
+    def test_many_guests(self):
+        many = [guest(uuid_=str(uuid.uuid4()), name=f'web-{n}') for n in range(1200)]
+        self.beat(*many)
+        self.assertEqual(1200, len(self.rows()) + 200)          # a listing has 1000 rows at most
+        self.beat(*many[:10])
+        with self.database.engine.connect() as db:
+            states = dict(db.execute(sa.select(tables.instance.c.state, sa.func.count()).group_by(tables.instance.c.state)).all())
+        self.assertEqual({'running': 10, 'unknown': 1190}, states)
