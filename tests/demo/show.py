@@ -1,0 +1,167 @@
+"""What the demonstration looks like: progress bars and colours in a terminal, plain lines elsewhere."""
+import contextlib
+import datetime
+import time
+
+from rich import box
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.spinner import Spinner
+from rich.table import Table
+from rich.text import Text
+
+from migrator.states import Status
+
+MIB = 1 << 20
+#: Columns of output that no terminal limits.
+PLAIN_WIDTH = 132
+BAR_WIDTH = 32
+WORDS = {
+    Status.QUEUED: 'waiting for its turn', Status.CHECKING: 'checking both hosts', Status.PREPARING: 'preparing the destination',
+    Status.RUNNING: 'copying', Status.POST_COPY: 'copying the rest after the switch', Status.WAITING: 'waiting for an operator',
+    Status.FINISHING: 'arrived, tidying up', Status.UNDOING: 'undoing', Status.NEEDS_OPERATOR: 'needs an operator',
+    Status.COMPLETED: 'completed', Status.FAILED: 'failed', Status.CANCELLED: 'cancelled'}
+
+
+def words_of(view):
+    """Say in words where a migration stands."""
+    status, job = Status(view['status']), view['progress']
+    if status is Status.RUNNING and job.get('active'):
+        if job['disk_remaining']:
+            return 'copying the disk'
+        return f'copying memory, round {max(1, job["iteration"])}'
+    return WORDS[status]
+
+
+def share_of(view, what):
+    """Give (bytes copied, bytes in all) of a migration's 'memory' or 'disk', (0, 0) while nothing is known."""
+    job = view['progress'] or {}
+    total = job.get(f'{what}_total', 0)
+    if view['status'] in (Status.FINISHING, Status.COMPLETED):
+        return total, total
+    return max(0, total - job.get(f'{what}_remaining', 0)), total
+
+
+def moment(text):
+    """Read a time of the API; returns seconds since 1970."""
+    return datetime.datetime.fromisoformat(text).timestamp()
+
+
+class Show:
+    """The demonstration's output."""
+
+    def __init__(self, file=None):
+        """file: where to write, None is standard output."""
+        self.console = Console(file=file, highlight=False, soft_wrap=False)
+        if not self.console.is_terminal:
+            self.console = Console(file=file, highlight=False, width=PLAIN_WIDTH, color_system=None)
+        self.live = self.console.is_terminal
+
+    def title(self, text):
+        """Begin."""
+        self.console.print(Text(text, 'bold'))
+
+    def heading(self, text):
+        """Begin a part."""
+        self.console.print()
+        self.console.print(Text(text, 'bold cyan'))
+
+    def line(self, text, style=''):
+        """Say something."""
+        self.console.print(Text(f'  {text}', style))
+
+    def fact(self, name, value):
+        """Show one number with its name."""
+        self.console.print(Text.assemble(f'  {name:<26}', (value, 'bold')))
+
+    def finding(self, good, text):
+        """Show the outcome of one check."""
+        mark = ('ok   ', 'green') if good else ('WRONG', 'bold red')
+        self.console.print(Text.assemble('  ', mark, ' ', text))
+
+    def error(self, text):
+        """Say what went wrong."""
+        self.console.print(Text(text, 'bold red'))
+
+    @contextlib.contextmanager
+    def working(self, text):
+        """Show that something takes time, and then how long it took."""
+        started = time.monotonic()
+        if self.live:
+            with Live(Spinner('dots', Text(f' {text}')), console=self.console, transient=True, refresh_per_second=8):
+                yield
+        else:
+            yield
+        self.finding(True, f'{text} ({time.monotonic() - started:.1f} s)')
+
+    def copying(self):
+        """Give the display of one migration, a context manager with `update(view, guest)`."""
+        return Bars(self.console) if self.live else Lines(self.console)
+
+    def timeline(self, view):
+        """Show what happened to a migration, and why, with the seconds since it was asked for."""
+        table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1))
+        table.add_column('seconds', justify='right', no_wrap=True)
+        for name in ('status', 'step', 'why'):
+            table.add_column(name, overflow='fold')
+        began = moment(view['created_at'])
+        for event in view['events']:
+            table.add_row(f'{moment(event["at"]) - began:.2f}', event['status'], event['step'], event['reason'])
+        self.console.print()
+        self.console.print(table)
+
+
+class Bars:
+    """A migration in a terminal: status, bars for memory and disk, the guest."""
+
+    def __init__(self, console):
+        self._live = Live(console=console, auto_refresh=False, transient=False)
+        self._started = time.monotonic()
+
+    def __enter__(self):
+        self._live.start()
+        return self
+
+    def __exit__(self, *_):
+        self._live.stop()
+
+    def update(self, view, guest):
+        """Show a migration as the conductor sees it. guest: what the guest says of itself, in words."""
+        grid = Table.grid(padding=(0, 2))
+        for what in ('memory', 'disk'):
+            have, total = share_of(view, what)
+            text = f'{have // MIB:>5} of {total // MIB} MiB' if total else '  nothing yet'
+            if what == 'memory' and view['progress'].get('dirty_rate') and view['status'] == Status.RUNNING:
+                text += f', {view["progress"]["dirty_rate"] // MIB} MiB/s change'
+            bar = ProgressBar(total=max(1, total), completed=have, width=BAR_WIDTH)
+            grid.add_row(f'  {what}', bar, text)
+        failed = view['status'] in (Status.FAILED, Status.CANCELLED, Status.NEEDS_OPERATOR)
+        status = Text.assemble('  status  ', (f'{words_of(view):<{BAR_WIDTH}}', 'bold red' if failed else 'bold green'),
+                               f'  {time.monotonic() - self._started:5.1f} s')
+        self._live.update(Group(status, grid, Text.assemble('  guest   ', (guest, 'cyan'))), refresh=True)
+
+
+class Lines:
+    """A migration where there is no terminal: a line whenever the status changes or another quarter is copied."""
+
+    def __init__(self, console):
+        self._console = console
+        self._started = time.monotonic()
+        self._said = None
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        return None
+
+    def update(self, view, guest):
+        """Show a migration as the conductor sees it. guest: what the guest says of itself, in words."""
+        shares = [(what, *share_of(view, what)) for what in ('memory', 'disk')]
+        now = (view['status'], *(4 * have // total if total else 0 for _, have, total in shares))
+        if now == self._said:
+            return
+        self._said = now
+        parts = [f'{what} {100 * have // total} %' for what, have, total in shares if total]
+        self._console.print(f'  {time.monotonic() - self._started:5.1f} s  {"; ".join([words_of(view), *parts, guest])}')
