@@ -18,14 +18,19 @@ tries=0
 while [ -n "$(option disks)" ] && [ ! -b /dev/vda ] && [ $tries -lt 100 ]; do sleep 0.1; tries=$((tries + 1)); done
 
 # Record N lies in sector N; sector 0 names the last record that is known to be on the disk. A record is announced once it is safe.
+put() { printf '%-511s\n' "$1" | dd of=/dev/vda bs=512 seek="$2" conv=notrunc,fsync 2>/dev/null; }
 writer() {
     next=$(dd if=/dev/vda bs=512 count=1 2>/dev/null | sed -n 's/^head \([0-9]*\) .*/\1/p')
     next=$((${next:-0} + 1))
     pause=$(option write)
     while true; do
-        printf '%-511s\n' "record $next $(uptime)" | dd of=/dev/vda bs=512 seek=$next conv=notrunc,fsync 2>/dev/null || { echo "guest: write error at $next"; sleep 1; continue; }
-        printf '%-511s\n' "head $next " | dd of=/dev/vda bs=512 count=1 conv=notrunc,fsync 2>/dev/null
-        echo "wrote $next $(uptime)"
+        if put "record $next $(uptime)" "$next" && put "head $next " 0; then
+            echo "wrote $next $(uptime)"
+        else                                     # also when the power goes while it writes: nothing is announced then
+            echo "guest: write error at $next"
+            sleep 1
+            continue
+        fi
         next=$((next + 1))
         sleep "$pause"
     done

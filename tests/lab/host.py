@@ -123,7 +123,7 @@ class Services(Place):
     def __init__(self, record, subnet):
         """Describe the services' place on `subnet`."""
         super().__init__(record, 'svc', network.address(subnet, network.SERVICES))
-        self.bridge = {'name': network.BRIDGE, 'address': f'{self.ip}/24'}
+        self.bridge = {'name': network.BRIDGE, 'mac': network.mac(self.ip), 'address': f'{self.ip}/24'}
 
     @property
     def link(self):

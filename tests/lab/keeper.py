@@ -43,12 +43,12 @@ def _prepare_mounts(binds):
 
 
 def _prepare_network(bridge):
-    """Bring up loopback and, where `bridge` is given ({'name', 'address'}), the bridge that joins the hosts."""
+    """Bring up loopback and, where `bridge` is given ({'name', 'mac', 'address'}), the bridge that joins the hosts."""
     def ip(*words):
         subprocess.run(['ip', *words], check=True, timeout=20, stdin=subprocess.DEVNULL)
     ip('link', 'set', 'lo', 'up')
     if bridge:
-        ip('link', 'add', bridge['name'], 'type', 'bridge', 'forward_delay', '0')
+        ip('link', 'add', bridge['name'], 'address', bridge['mac'], 'type', 'bridge', 'forward_delay', '0')
         ip('address', 'add', bridge['address'], 'dev', bridge['name'])
         ip('link', 'set', bridge['name'], 'up')
 

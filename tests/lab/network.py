@@ -47,6 +47,14 @@ def address(subnet, last):
     return str(ipaddress.ip_network(subnet)[last])
 
 
+def mac(host_address):
+    """The link address that goes with an address: always the same one, so that nobody's neighbour table is wrong after a host came back.
+
+    Left to itself, a bridge takes the lowest of its ports' addresses, and another one when that port goes.
+    """
+    return ':'.join(f'{byte:02x}' for byte in (0x02, 0x6d, *ipaddress.ip_address(host_address).packed))
+
+
 def connect_machine(lab_id, subnet, services):
     """Join the machine itself to the bridge that process `services` holds."""
     link = outside_link(lab_id)
@@ -60,6 +68,7 @@ def connect_host(name, host_address, host, services):
     """Join the network namespace of process `host` to the bridge: `eth0` there, a port named after the host here."""
     ip('link', 'add', name, 'type', 'veth', 'peer', 'name', 'eth0', 'netns', str(host), inside=services)
     ip('link', 'set', name, 'master', BRIDGE, 'up', inside=services)
+    ip('link', 'set', 'eth0', 'address', mac(host_address), inside=host)
     ip('address', 'add', f'{host_address}/24', 'dev', 'eth0', inside=host)
     ip('link', 'set', 'eth0', 'up', inside=host)
 

@@ -11,7 +11,6 @@ from tests.lab import processes
 from tests.lab.errors import LabError
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-PORTS = {'rabbitmq': 5672, 'mariadb': 3306, 'postgresql': 5432}
 PROGRAMS = {'rabbitmq': ('rabbitmqctl',), 'mariadb': ('mysqld', 'mysql'), 'postgresql': ('pg_config',)}
 PACKAGES = {'rabbitmq': 'rabbitmq-server', 'mariadb': 'mariadb-server', 'postgresql': 'postgresql'}
 FIRST_NBD_PORT = 10809
@@ -42,7 +41,7 @@ def _folder(lab, kind):
 
 
 def _daemon(lab, kind):
-    argv = [sys.executable, '-m', 'tests.lab.serve', kind, lab.svc.ip, PORTS[kind], _folder(lab, kind)]
+    argv = [sys.executable, '-m', 'tests.lab.serve', kind, lab.svc.ip, _folder(lab, kind)]
     return processes.Daemon(kind, argv, lab.folder / 'log' / f'{kind}.log', lab.folder / 'services', lab.svc,
                             env={'PYTHONPATH': str(ROOT), 'PATH': f'{pathlib.Path(sys.executable).parent}:{SYSTEM_PATH}'})
 
@@ -52,8 +51,8 @@ def start(lab, kind):
 
     The URL of a database is good on this machine and in svc; that of the broker everywhere in the lab too.
     """
-    if kind not in PORTS:
-        raise LabError(f'no service {kind}, only {", ".join(PORTS)}')
+    if kind not in PACKAGES:
+        raise LabError(f'no service {kind}, only {", ".join(PACKAGES)}')
     missing = [program for program in PROGRAMS[kind] if not find_program(program)]
     if missing:
         raise LabError(f'{kind} is not installed on this machine ({", ".join(missing)} not found): apt-get install {PACKAGES[kind]}')
