@@ -51,7 +51,7 @@ class Broker:
         with self.changed:
             self.sent.append((sender, target.topic, target.server or '', message.get('method', '')))
             if not any(key in listener.keys and not self.is_cut(listener.name) for listener in self.heard):
-                raise oslo_messaging.MessageUndeliverable(f'nobody hears {key}')
+                raise oslo_messaging.MessageUndeliverable(f'nobody hears {key}', '', '', '')
             self.waiting.setdefault(key, []).append((context, message, replies))
             self.changed.notify_all()
 

@@ -53,10 +53,17 @@ class Agents:
     # --- questions ---
 
     def check(self, context, guest, source_host, destination_host):
-        """Issue both checks at once. Returns (SourceFacts, DestinationFacts); raises what the first failing one raised."""
+        """Issue both checks at once. Returns (SourceFacts, DestinationFacts); raises what the first failing one raised.
+
+        Should the guest have other disks than the catalogue knows of, the destination is asked again about the true ones.
+        """
         there = concurrency.spawn(self.compute.check_can_live_migrate_destination, context, destination_host, guest)
         here = self.compute.check_can_live_migrate_source(context, source_host, guest)
-        return here, there.wait()
+        offer = there.wait()
+        if {d.path: d.backing for d in here.disks} != {d.path: d.backing for d in guest.disks}:
+            guest = dataclasses.replace(guest, disks=here.disks)
+            offer = self.compute.check_can_live_migrate_destination(context, destination_host, guest)
+        return here, offer
 
     def checked(self, context, row):
         """Check a stored migration; the answers become a plan or reasons against it."""

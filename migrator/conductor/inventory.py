@@ -16,12 +16,17 @@ LOG = log.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class Changes:
-    """What a heartbeat means for the catalogue. insert, update: uuid -> column values. unknown: uuids. odd: remarks for the log."""
+    """What a heartbeat means for the catalogue.
+
+    insert, update: uuid -> column values. unknown: uuids. odd: remarks for the log. missed: a locked guest is not as the catalogue has it,
+    so it must be told again once it is unlocked.
+    """
 
     insert: dict
     update: dict
     unknown: list
     odd: list
+    missed: bool
 
 
 class Inventory:
@@ -47,16 +52,16 @@ class Inventory:
             ledger.wake_host(tx, beat.host)
             debts.wake_host(tx, beat.host)
         gap = not beat.full and (not same or beat.sequence != known.sequence + 1)
-        if not gap:
-            self._learn(tx, beat)
+        missed = False if gap else self._learn(tx, beat)
         for migration_id, job in sorted(beat.progress.items()):
             ledger.progress(tx, migration_id, job)
-        return {'resync': gap}
+        return {'resync': gap or missed}
 
     def _learn(self, tx, beat):
+        """Store what a heartbeat tells of guests. Returns whether some of it had to be left out."""
         guests = [g for g in beat.guests if g.state in catalogue.STATE]
         if not (guests or beat.gone or beat.full):
-            return
+            return False
         gone = catalogue.unlisted(tx, beat.host, {g.uuid for g in beat.guests}) if beat.full else list(beat.gone)
         rows = catalogue.several(tx, [g.uuid for g in guests] + gone)
         changes = compare(beat.host, guests, gone, rows)
@@ -68,6 +73,7 @@ class Inventory:
             catalogue.mark_unknown(tx, changes.unknown)
         for remark in changes.odd:
             LOG.warning(remark)
+        return changes.missed
 
 
 def compare(host, guests, gone, rows):
@@ -75,13 +81,13 @@ def compare(host, guests, gone, rows):
 
     guests: what it lists. gone: uuids that it used to list. rows: the catalogue's rows of all of these, by uuid.
     """
-    insert, update, odd = {}, {}, []
+    insert, update, odd, missed = {}, {}, [], False
     for guest in guests:
         row, values = rows.get(guest.uuid), catalogue.values(guest, host)
         if row is None:
             insert[guest.uuid] = values
         elif row.locked_by:
-            continue
+            missed = missed or any(getattr(row, name) != value for name, value in values.items())
         elif row.host == host:
             if any(getattr(row, name) != value for name, value in values.items()):
                 update[guest.uuid] = values
@@ -91,4 +97,5 @@ def compare(host, guests, gone, rows):
         elif guest.state is GuestState.RUNNING:
             odd.append(f'instance {guest.uuid} is said to run on {host}, the catalogue has it {row.state} on {row.host}')
     unknown = [uuid for uuid in gone if uuid in rows and rows[uuid].host == host and not rows[uuid].locked_by]
-    return Changes(insert, update, unknown, odd)
+    missed = missed or any(uuid in rows and rows[uuid].host == host and rows[uuid].locked_by for uuid in gone)
+    return Changes(insert, update, unknown, odd, missed)

@@ -7,7 +7,7 @@ from oslo_messaging import rpc
 
 from migrator import exceptions
 from migrator.rpc import context as rpc_context
-from migrator.rpc import contract, wire
+from migrator.rpc import contract, errors, wire
 
 LOG = log.getLogger(__name__)
 
@@ -27,6 +27,8 @@ def exposed(table):
             try:
                 wire.check_arguments(entry, arguments)
                 return method(self, context, **arguments)
+            except (errors.NoAnswer, errors.NotDelivered) as error:     # of a third party; the caller knows these only of us
+                raise exceptions.Unavailable(str(error)) from None
             except exceptions.MigratorError:
                 raise
             except Exception as error:

@@ -56,9 +56,9 @@ def several(tx, uuids):
 
 
 def unlisted(tx, host, listed):
-    """Name the guests that the catalogue has at a host and the host did not list, without those that are locked. One statement."""
+    """Name the guests that the catalogue has at a host and the host did not list. One statement."""
     rows = tx.execute(_query().where(instance.c.host == host, instance.c.state != InstanceState.UNKNOWN.value)).all()
-    return [row.uuid for row in rows if row.uuid not in listed and not row.locked_by]
+    return [row.uuid for row in rows if row.uuid not in listed]
 
 
 def values(guest, host):

@@ -60,6 +60,15 @@ class CompareTest(base.TestCase):
         self.assert_nothing(self.compare('beta', guests=[guest()], rows=[locked]))
         self.assert_nothing(self.compare('beta', guests=[guest()], rows=[row(state='unknown', locked_by='m-1')]))
 
+    def test_what_was_left_out_is_asked_for_again(self):
+        locked = row(locked_by='m-1')
+        self.assertFalse(self.compare(guests=[guest()], rows=[locked]).missed)
+        self.assertFalse(self.compare(guests=[guest(GuestState.OFF)], rows=[row()]).missed)
+        self.assertFalse(self.compare('beta', gone=[ID], rows=[locked]).missed)
+        self.assertTrue(self.compare(guests=[guest(GuestState.OFF)], rows=[locked]).missed)
+        self.assertTrue(self.compare(gone=[ID], rows=[locked]).missed)
+        self.assertTrue(self.compare('beta', guests=[guest()], rows=[locked]).missed)
+
     def test_adopted_only_when_it_runs_here_and_its_host_does_not_know_it(self):
         changes = self.compare('beta', guests=[guest()], rows=[row('alpha', state='unknown')])
         self.assertEqual('beta', changes.update[ID]['host'])
@@ -132,10 +141,18 @@ class HeartbeatTest(base.TestCase):
     def test_a_locked_guest_is_left_alone(self):
         self.beat(guest())
         self.lock()
-        self.beat()
-        self.beat(guest(GuestState.OFF))
-        self.beat(guest(), host='beta', sequence=1)
+        self.assertEqual({'resync': False}, self.beat(guest()))
+        for answer in (self.beat(), self.beat(guest(GuestState.OFF)), self.beat(guest(), host='beta', sequence=1)):
+            self.assertEqual({'resync': True}, answer)
         self.assertEqual({ID: ('alpha', 'running')}, self.rows())
+
+    def test_what_happened_under_the_lock_is_learned_after_it(self):
+        self.beat(guest())
+        self.lock()
+        self.beat(guest(GuestState.OFF), full=False)
+        self.database.run(lambda tx: tx.execute(sa.delete(tables.resource_lock)))
+        self.beat(guest(GuestState.OFF))                        # everything, for it was asked for
+        self.assertEqual({ID: ('alpha', 'stopped')}, self.rows())
 
     def test_adopted_after_both_have_spoken(self):
         self.beat(guest())
