@@ -219,15 +219,18 @@ class Database(fixtures.Fixture):
             return
         server, variable = DATABASES[self.kind]
         name = f'migrator_test_{secrets.token_hex(6)}'
-        if given := os.environ.get(variable):
-            admin = sqlalchemy.make_url(given)
-        else:
-            admin = sqlalchemy.make_url(shared(server).url('mysql' if self.kind == 'mysql' else 'postgres'))
+        admin = self._admin(server, variable)
         options = {'mysql': 'CHARACTER SET utf8mb4', 'postgresql': "ENCODING 'UTF8' TEMPLATE template0"}[self.kind]
         self._run(admin, f'CREATE DATABASE {name} {options}')
         # PostgreSQL refuses to drop a database to which a daemon that was just killed is still connected.
         self.addCleanup(self._run, admin, f'DROP DATABASE IF EXISTS {name}{" WITH (FORCE)" if self.kind == "postgresql" else ""}')
         self.url = admin.set(database=name).render_as_string(hide_password=False)
+
+    def _admin(self, server, variable):
+        """URL of a database of the server, for an account that may create others."""
+        if given := os.environ.get(variable):
+            return sqlalchemy.make_url(given)
+        return sqlalchemy.make_url(shared(server).url('mysql' if self.kind == 'mysql' else 'postgres'))
 
     @staticmethod
     def _run(admin, statement):
