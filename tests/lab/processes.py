@@ -58,6 +58,14 @@ def children(pid):
     return [int(word) for word in _read(f'/proc/{pid}/task/{pid}/children').split()]
 
 
+def descendants(pid):
+    """Children of `pid`, their children, and so on."""
+    found = []
+    for child in children(pid):
+        found += [child, *descendants(child)]
+    return found
+
+
 def inside(namespace):
     """Processes in the PID namespace of that name (as in `pid:[4026531836]`), by their numbers out here."""
     found = []

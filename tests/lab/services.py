@@ -84,20 +84,13 @@ def stop(lab, kind):
     """End a service at once, as a crash does, with all of its processes and data. Harmless when it does not run."""
     entry = lab.folder / 'services' / f'{kind}.json'
     pid = _recorded(entry)
-    family = [pid, *_descendants(pid)] if pid else []
+    family = [pid, *processes.descendants(pid)] if pid else []
     for one in family:
         processes.send(one, signal.SIGKILL)
     processes.wait_until(lambda: not any(processes.alive(one) for one in family), 20, f'end of {kind}')
     entry.unlink(missing_ok=True)
     if _folder(lab, kind).exists():
         shutil.rmtree(_folder(lab, kind))
-
-
-def _descendants(pid):
-    found = []
-    for child in processes.children(pid):
-        found += [child, *_descendants(child)]
-    return found
 
 
 # --- volumes ---
