@@ -1,7 +1,9 @@
 """Writes the configuration files of migrator's daemons in a lab."""
+import os
 import pathlib
 import sys
 
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 PROGRAMS = {'compute': 'migrator.cmd.compute', 'conductor': 'migrator.cmd.conductor', 'manage': 'migrator.cmd.manage'}
 
 
@@ -17,6 +19,11 @@ class Configuration:
     def program(self, name):
         """The command of a daemon, as a list: this Python with the daemon's module."""
         return [sys.executable, '-m', PROGRAMS[name]]
+
+    @staticmethod
+    def environment(more=None):
+        """Environment for a daemon: this one's, with the source tree among the modules, and `more`."""
+        return {**os.environ, 'PYTHONPATH': str(ROOT), **(more or {})}
 
     def broker(self):
         """URL of the broker: what was set, or the lab's RabbitMQ, which is started if need be."""
@@ -57,9 +64,8 @@ class Configuration:
     def _write(self, name, content, changes):
         for section, options in changes.items():
             content.setdefault(section, {}).update(options)
-        for key in ('state_path',):
-            if key in content['DEFAULT']:
-                pathlib.Path(content['DEFAULT'][key]).mkdir(parents=True, exist_ok=True)
+        if 'state_path' in content['DEFAULT']:
+            pathlib.Path(content['DEFAULT']['state_path']).mkdir(parents=True, exist_ok=True)
         lines = []
         for section, options in content.items():
             lines += [f'[{section}]', *(f'{key} = {value}' for key, value in options.items()), '']

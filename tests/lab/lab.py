@@ -84,7 +84,7 @@ class Lab:
             subnet = network.choose_subnet(self.id, taken_subnets(self.id))
             self.record.begin(hosts=list(self.names), subnet=subnet, services={})
         self._places(subnet)
-        for folder in ('etc', 'hosts', 'shared', 'instances', 'guest', 'log', 'daemons', 'services'):
+        for folder in ('etc', 'hosts', 'shared', 'instances', 'guest', 'log', 'daemons', 'services', 'state'):
             (self.folder / folder).mkdir(exist_ok=True)
         lines = [f'{place.ip} {place.libvirt_name} {place.name}' for place in (self.svc, *self.hosts.values())]
         (self.folder / 'etc' / 'hosts').write_text('\n'.join(['127.0.0.1 localhost', *lines, '']))
@@ -121,6 +121,13 @@ class Lab:
         lab._places(record.data['subnet'])
         return lab
 
+    def keep(self):
+        """Let a lab that belongs to this process outlive it, as if it had been built with `keep`. Its daemons run on."""
+        for place in (self.svc, *self.hosts.values()):
+            place.keep()
+        self.record.write(keep=True)
+        self.lock.release()
+
     def _give_up(self):
         """Take away what a failed `up` made."""
         self._let_go()
@@ -148,15 +155,18 @@ class Lab:
     def reset(self):
         """Between two tests: no daemon, no guest, empty storage, healed network; hosts that were cut from power boot again.
 
-        Broker and databases that run stay; what is in them is their user's to clean.
+        The configuration is the default one again, and the daemons' SQLite database is gone. Broker and databases that run stay; what is in
+        them is their user's to clean.
         """
         for daemon in self.daemons.values():
             daemon.kill()
         self.daemons.clear()
         for host in self.hosts.values():
             host.reset()
-        services.wipe(self.shared)
+        for folder in (self.shared, self.folder / 'state'):
+            services.wipe(folder)
         services.stop_exports(self)
+        self.configuration = Configuration(self)
 
     # --- what is in it ---
 
@@ -170,12 +180,7 @@ class Lab:
         """State of the lab as a dict for `tools/lab status`: state, hosts, services, daemons."""
         data = self.record.read()
         living = keepers(self.id)
-        hosts = []
-        for name in data.get('hosts', ()):
-            host = Host(self.record, name, data['hosts'].index(name) + 1, data['subnet'], None)
-            libvirtd = host.libvirtd_pid if name in living else None
-            hosts.append({'name': name, 'libvirt_name': host.libvirt_name, 'ip': host.ip, 'up': name in living, 'libvirtd': libvirtd or 0,
-                          'guests': len(host.domains()) if libvirtd else 0, 'uri': host.uri})
+        hosts = [self._host_status(name, name in living, data) for name in data.get('hosts', ())]
         locked = self.lock.held or self._owned_elsewhere()
         state = 'down' if not data and not living else data.get('state', 'broken')
         if state == 'building' and not locked or state == 'up' and not locked and not self.record.standing():
@@ -183,6 +188,16 @@ class Lab:
         return {'state': state, 'folder': str(self.folder), 'id': self.id, 'subnet': data.get('subnet', ''), 'in_use': locked,
                 'hosts': hosts, 'services': data.get('services', {}), 'daemons': recorded_daemons(self.folder),
                 'steps': data.get('steps', [])}
+
+    def _host_status(self, name, living, data):
+        host = Host(self.record, name, data['hosts'].index(name) + 1, data['subnet'], None)
+        status = {'name': name, 'libvirt_name': host.libvirt_name, 'ip': host.ip, 'up': living, 'libvirtd': 0, 'guests': 0, 'uri': host.uri}
+        try:
+            status['libvirtd'] = (living and host.libvirtd_pid) or 0
+            status['guests'] = len(host.domains()) if status['libvirtd'] else 0
+        except (LabError, FileNotFoundError):                        # it starts or ends just now
+            status['up'] = host.is_up
+        return status
 
     def _owned_elsewhere(self):
         if not self.lock.path.exists():
@@ -210,18 +225,24 @@ class Lab:
         self.daemons[name] = processes.Daemon(name, argv, self.folder / 'log' / f'{name}.log', self.folder / 'daemons', place, env)
         return self.daemons[name].start()
 
-    def start_agent(self, host, **options):
+    def start_agent(self, host, argv=None, env=None, **options):
         """Start migrator-compute on host `host` (its name) with a configuration of its own; returns the Daemon.
 
-        options: `shared` True puts instances on the shared storage; else as Configuration.agent.
+        argv: another program to start instead, which is given --config-file too. options as Configuration.agent: `shared=True` puts
+        instances on the shared storage, `compute={'heartbeat_interval': 0.2}` changes options.
         """
         path = self.configuration.agent(host, **options)
-        return self.start_daemon(f'compute-{host}', [*self.configuration.program('compute'), '--config-file', path], self.host(host))
+        return self._start_migrator(f'compute-{host}', argv or self.configuration.program('compute'), path, self.host(host), env)
 
-    def start_conductor(self, name='conductor', **options):
-        """Start migrator-conductor in svc; returns the Daemon. options as Configuration.conductor."""
+    def start_conductor(self, name='conductor', argv=None, env=None, **options):
+        """Bring the database up to date and start migrator-conductor in svc; returns the Daemon. options as Configuration.conductor."""
         path = self.configuration.conductor(name, **options)
-        return self.start_daemon(name, [*self.configuration.program('conductor'), '--config-file', path], self.svc)
+        upgrade = [*self.configuration.program('manage'), '--config-file', path, 'db', 'upgrade']
+        self.svc.run(upgrade, env=self.configuration.environment(env))
+        return self._start_migrator(name, argv or self.configuration.program('conductor'), path, self.svc, env)
+
+    def _start_migrator(self, name, argv, path, place, env):
+        return self.start_daemon(name, [*argv, '--config-file', path], place, self.configuration.environment(env))
 
     def export_nbd(self, name, size_mib=64):
         """Make a volume of `size_mib` MiB and export it from svc to all hosts, for several clients at once; returns its nbd:// URI."""
