@@ -101,12 +101,25 @@ class Connection:
         with translated():
             return function(connection, *args)
 
-    def run_checked(self, function, *args):
-        """As run_once, on a connection that has just answered: for what must not be repeated but may come after a long silence."""
-        self.run(lambda connection: connection.getLibVersion())
-        return self.run_once(function, *args)
+    def run_apart(self, function, *args):
+        """As run_once, on a new connection of its own: for what lasts and must not be repeated, but may come after a long silence.
+
+        On a connection on which one thread waits for an answer, the calls of other threads may be stuck until the next keepalive
+        wakes it, 5 s each (seen with libvirt 9.0): during a migration nothing else could be asked.
+        """
+        with self._lock:
+            if self._stopped:
+                raise exceptions.DriverError('the driver is not connected to libvirtd')
+        connection = self._new()
+        try:
+            with translated():
+                return function(connection, *args)
+        finally:
+            with contextlib.suppress(libvirt.libvirtError):  # it may be broken, and what it was for is over
+                connection.close()
 
     def _current(self):
+        """Give a living connection. All who need a new one wait for the same attempt, so that threads do not pile up."""
         with self._lock:
             if self._stopped:
                 raise exceptions.DriverError('the driver is not connected to libvirtd')

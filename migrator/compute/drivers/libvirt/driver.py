@@ -68,7 +68,7 @@ class LibvirtDriver(driver.ComputeDriver):
     def live_migration(self, plan: facts.Plan, prepared: dict) -> dict:
         """See ComputeDriver.live_migration. The job goes on in libvirtd when this process ends; the call is never repeated."""
         with _words():
-            return self._connection.run_checked(self._migration.migrate, plan, prepared)
+            return self._connection.run_apart(self._migration.migrate, plan, prepared)
 
     def abort_live_migration(self, instance_uuid: str) -> bool:
         """See ComputeDriver.abort_live_migration."""
