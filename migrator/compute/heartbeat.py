@@ -51,6 +51,7 @@ class HeartbeatLoop:
         self._facts = facts.Host()       # what the hypervisor last said
         self._progress = {}              # migration id -> (when, Job as a dict)
         self._question = None            # the hypervisor's answer, when it is being waited for
+        self._looked = 0.0               # when it was asked
         self._beating = threading.Lock()
         self._stopping = threading.Event()
 
@@ -78,7 +79,8 @@ class HeartbeatLoop:
             self._sequence += 1
             full = found is not None and (self._full_next or self._sequence % FULL_EVERY == 0)
             changed, gone = self._difference(found, full)
-            heartbeat = facts.Heartbeat(sequence=self._sequence, monotonic=self._clock(), draining=self._operations.draining,
+            heartbeat = facts.Heartbeat(sequence=self._sequence, monotonic=self._clock(), looked=self._looked,
+                                        draining=self._operations.draining,
                                         facts=self._facts, full=full, guests=changed, gone=gone,
                                         progress={m: job for m, (_, job) in self._progress.items()}, **self._who)
             try:
@@ -103,6 +105,7 @@ class HeartbeatLoop:
         A hypervisor that hangs is asked no second time before it has answered the first; the heartbeat goes on without it.
         """
         if self._question is None:
+            self._looked = self._clock()
             self._question = concurrency.spawn(self._look)
         try:
             self._facts, guests, self._progress = self._question.wait(max(LEAST_PATIENCE, self._interval))

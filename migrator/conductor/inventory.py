@@ -13,6 +13,9 @@ from migrator.states import GuestState, InstanceState
 
 LOG = log.getLogger(__name__)
 
+#: Milliseconds by which the reckoned time of a look may be late: a heartbeat's way takes less, or it changes nothing for one more.
+MARGIN = 500
+
 
 @dataclasses.dataclass(frozen=True)
 class Changes:
@@ -27,6 +30,13 @@ class Changes:
     unknown: list
     odd: list
     missed: bool
+
+    def without(self, uuids):
+        """Give the same without what concerns these guests."""
+        if not uuids:
+            return self
+        return Changes({u: v for u, v in self.insert.items() if u not in uuids}, {u: v for u, v in self.update.items() if u not in uuids},
+                       [u for u in self.unknown if u not in uuids], self.odd, True)
 
 
 class Inventory:
@@ -52,19 +62,24 @@ class Inventory:
             ledger.wake_host(tx, beat.host)
             debts.wake_host(tx, beat.host)
         gap = not beat.full and (not same or beat.sequence != known.sequence + 1)
-        missed = False if gap else self._learn(tx, beat)
+        missed = False if gap else self._learn(tx, beat, looked_at(beat, known))
         for migration_id, job in sorted(beat.progress.items()):
             ledger.progress(tx, migration_id, job)
         return {'resync': gap or missed}
 
-    def _learn(self, tx, beat):
-        """Store what a heartbeat tells of guests. Returns whether some of it had to be left out."""
+    def _learn(self, tx, beat, looked):
+        """Store what a heartbeat tells of guests. Returns whether some of it had to be left out.
+
+        looked: when the host was looked at. What a workflow has written since is newer than the host's words.
+        """
         guests = [g for g in beat.guests if g.state in catalogue.STATE]
         if not (guests or beat.gone or beat.full):
             return False
         gone = catalogue.unlisted(tx, beat.host, {g.uuid for g in beat.guests}) if beat.full else list(beat.gone)
         rows = catalogue.several(tx, [g.uuid for g in guests] + gone)
         changes = compare(beat.host, guests, gone, rows)
+        if changes.insert or changes.update or changes.unknown:
+            changes = changes.without(ledger.ended_since(tx, [*changes.insert, *changes.update, *changes.unknown], looked))
         for uuid, values in changes.insert.items():
             catalogue.insert(tx, uuid, values)
         for uuid, values in changes.update.items():
@@ -74,6 +89,18 @@ class Inventory:
         for remark in changes.odd:
             LOG.warning(remark)
         return changes.missed
+
+
+def looked_at(beat, known):
+    """Reckon by the database's clock when a host was looked at, rather too early than too late.
+
+    beat: the heartbeat. known: the service row before it, None for a new host; by its clock if it is the same process.
+    """
+    age = (beat.monotonic - beat.looked) * 1000 if beat.looked else 0
+    moment = known.now - age if known is not None else 0
+    if known is not None and known.process_id == beat.process_id:
+        moment = min(moment, known.last_seen + (beat.monotonic - known.monotonic) * 1000 - age)
+    return int(moment) - MARGIN
 
 
 def compare(host, guests, gone, rows):

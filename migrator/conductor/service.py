@@ -94,8 +94,16 @@ class ConductorService(service.Service):
         for migration_id in self.database.run(lambda tx: ledger.due(tx, self.settings.sweep_batch)):
             if not self.pool.try_spawn(self._wake, migration_id):
                 return
-        if not self.pool.try_spawn(self.payments.collect):
+        if not self.pool.try_spawn(self._collect):
             LOG.warning('all workers are busy; debts wait')
+
+    def _collect(self):
+        try:
+            self.payments.collect()
+        except exceptions.MigratorError as error:
+            LOG.warning('debts will be looked at again: %s', error)
+        except Exception:
+            LOG.exception('debts will be looked at again')
 
     def _wake(self, migration_id):
         try:

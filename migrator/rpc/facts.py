@@ -251,6 +251,7 @@ class Heartbeat:
     rpc_version: str = ''
     draining: bool = False
     facts: Host = dataclasses.field(default_factory=Host)
+    looked: float = 0.0                               # the agent's clock when it began to look at the guests
     full: bool = False                                # `guests` is everything; else only what changed, and `gone` what left
     guests: tuple[Guest, ...] = ()
     gone: tuple[str, ...] = ()

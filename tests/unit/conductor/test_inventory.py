@@ -5,7 +5,7 @@ import uuid
 import sqlalchemy as sa
 
 from migrator.conductor.db import catalogue, ledger, schema, tables
-from migrator.conductor.db.database import Database
+from migrator.conductor.db.database import Database, now_ms
 from migrator.conductor.inventory import Inventory, compare
 from migrator.rpc import facts
 from migrator.states import GuestState
@@ -152,6 +152,34 @@ class HeartbeatTest(base.TestCase):
         self.beat(guest(GuestState.OFF), full=False)
         self.database.run(lambda tx: tx.execute(sa.delete(tables.resource_lock)))
         self.beat(guest(GuestState.OFF))                        # everything, for it was asked for
+        self.assertEqual({ID: ('alpha', 'stopped')}, self.rows())
+
+    def end_work(self, ago=0):
+        """A workflow on the guest ended so many milliseconds ago."""
+        words = {'kind': 'instance_stop', 'instance_name': 'web', 'source_host': 'alpha', 'status': 'completed', 'phase': 'ended',
+                 'direction': 'forward', 'request': {}, 'policy': {}, 'plan': {}, 'facts': {}, 'progress': {}, 'begun': []}
+        self.database.run(lambda tx: tx.execute(sa.insert(tables.migration).values(
+            id=str(uuid.uuid4()), instance_uuid=ID, request_id=str(uuid.uuid4()), created_at=1, updated_at=1, error='', reason='',
+            finished_at=now_ms() - ago, **words)))
+
+    def test_a_look_from_before_the_end_of_a_workflow_is_outdated(self):
+        self.end_work()                                         # it was deleted; this was seen before that, and arrives late
+        self.assertEqual({'resync': True}, self.beat(guest(), looked=4.9))
+        self.assertEqual({}, self.rows())
+
+    def test_nor_does_it_change_or_miss_anything(self):
+        self.beat(guest(), looked=4.0)
+        self.end_work()
+        self.assertEqual({'resync': True}, self.beat(guest(GuestState.OFF), looked=4.9))
+        self.assertEqual({'resync': True}, self.beat(looked=4.9))
+        self.assertEqual({ID: ('alpha', 'running')}, self.rows())
+
+    def test_a_look_from_after_it_is_believed(self):
+        self.beat(guest())
+        self.end_work(ago=2000)
+        self.assertEqual({'resync': False}, self.beat(guest(GuestState.OFF), looked=4.9))
+        self.assertEqual({ID: ('alpha', 'stopped')}, self.rows())
+        self.assertEqual({'resync': True}, self.beat(looked=2.9))          # the hypervisor took its time
         self.assertEqual({ID: ('alpha', 'stopped')}, self.rows())
 
     def test_adopted_after_both_have_spoken(self):
