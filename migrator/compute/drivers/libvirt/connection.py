@@ -10,7 +10,10 @@ import libvirt
 from migrator import concurrency, exceptions
 
 #: libvirtd is asked after so many seconds of silence, and given up after so many unanswered questions.
-KEEPALIVE_INTERVAL, KEEPALIVE_COUNT = 5, 6
+KEEPALIVE_INTERVAL, KEEPALIVE_COUNT = 5, 4
+
+#: An open connection has no keepalives yet, so opening one is waited for no longer than this.
+OPEN_SECONDS = 10
 
 _loop_lock = concurrency.native_lock()
 _loop_runs = False
@@ -57,6 +60,27 @@ def has_code(error, *codes):
     return error.get_error_code() in codes
 
 
+class _Opening:
+    """One attempt to connect, in a thread of its own: a libvirtd that hangs would hold its caller for ever."""
+
+    def __init__(self, uri):
+        self._uri = uri
+        self.connection = None
+        self.error = None
+        self.done = concurrency.native_event()
+        concurrency.native_thread(self._open)
+
+    def _open(self):
+        try:
+            connection = libvirt.open(self._uri)
+            connection.setKeepAlive(KEEPALIVE_INTERVAL, KEEPALIVE_COUNT)
+            self.connection = connection
+        except libvirt.libvirtError as error:
+            self.error = error
+        finally:
+            self.done.set()
+
+
 class Connection:
     """One libvirtd by its URI."""
 
@@ -64,6 +88,7 @@ class Connection:
         self._uri = uri
         self._lock = concurrency.native_lock()
         self._connection = None
+        self._opening = None
         self._stopped = True
 
     def open(self):
@@ -110,7 +135,7 @@ class Connection:
         with self._lock:
             if self._stopped:
                 raise exceptions.DriverError('the driver is not connected to libvirtd')
-        connection = self._new()
+        connection = self._opened(_Opening(self._uri))
         try:
             with translated():
                 return function(connection, *args)
@@ -125,11 +150,23 @@ class Connection:
                 raise exceptions.DriverError('the driver is not connected to libvirtd')
             if self._connection is not None and self._alive(self._connection):
                 return self._connection
-            with translated(f'libvirtd at {self._uri} cannot be reached'):
-                connection = libvirt.open(self._uri)
-                connection.setKeepAlive(KEEPALIVE_INTERVAL, KEEPALIVE_COUNT)
-            self._connection = connection
-            return connection
+            if self._opening is None:
+                self._opening = _Opening(self._uri)
+            opening = self._opening
+        try:
+            return self._opened(opening)
+        finally:
+            with self._lock:
+                if self._opening is opening and opening.done.is_set():
+                    self._connection, self._opening = opening.connection, None
+
+    def _opened(self, opening):
+        """Wait for the end of an attempt; returns its connection. Raises DriverError in words."""
+        if not opening.done.wait(OPEN_SECONDS):
+            raise exceptions.DriverError(f'libvirtd at {self._uri} does not answer')
+        if opening.error is not None:
+            raise in_words(opening.error, f'libvirtd at {self._uri} cannot be reached') from opening.error
+        return opening.connection
 
     def _forget(self, connection):
         with self._lock:
