@@ -22,6 +22,8 @@ class Broker:
         self.waiting = {}       # (topic, server) -> messages
         self.heard = []         # listeners
         self.sent = []          # (sender, topic, server, method), for tests that count messages
+        self.lost = set()       # (sender, method) of messages that are lost on the way
+        self.traps = {}         # method -> what is called with the sender's name instead of delivering the next such message
         self._cut = set()       # names of connections
 
     def transport(self, name, conf):
@@ -47,9 +49,14 @@ class Broker:
 
     def deliver(self, sender, target, context, message, replies):
         """Take a message. Raises MessageUndeliverable if nobody can hear it."""
-        key = (target.topic, target.server or '')
+        key, method = (target.topic, target.server or ''), message.get('method', '')
+        trap = self.traps.pop(method, None)
+        if trap is not None:
+            trap(sender)
+        if trap is not None or (sender, method) in self.lost:
+            raise oslo_messaging.MessageDeliveryFailure(f'{method} was lost')
         with self.changed:
-            self.sent.append((sender, target.topic, target.server or '', message.get('method', '')))
+            self.sent.append((sender, *key, method))
             if not any(key in listener.keys and not self.is_cut(listener.name) for listener in self.heard):
                 raise oslo_messaging.MessageUndeliverable(f'nobody hears {key}', '', '', '')
             self.waiting.setdefault(key, []).append((context, message, replies))

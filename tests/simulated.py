@@ -18,7 +18,7 @@ import uuid
 import sqlalchemy as sa
 from oslo_config import cfg
 
-from migrator import config, exceptions
+from migrator import concurrency, config, exceptions
 from migrator.compute.drivers.fake.driver import FakeDriver
 from migrator.compute.drivers.fake.world import World
 from migrator.compute.service import ComputeService
@@ -154,6 +154,19 @@ class Cloud:
             return self.broker.transport(name, conf)
         return get_transport(conf, self._transport_url)
 
+    # --- what goes wrong ---
+
+    def lose_reports(self, host):
+        """No outcome of an operation at this host reaches a conductor, until its agent is killed."""
+        self.broker.lost.add((host, 'operation_finished'))
+
+    def kill_before_sending(self, method):
+        """The conductor that is about to send this method next dies instead, with the operation stored."""
+        def kill(name):
+            self.conductors[name].database.dead = True
+            concurrency.spawn(self.kill_conductor, name)
+        self.broker.traps[method] = kill
+
     # --- agents ---
 
     def start_agent(self, host):
@@ -168,6 +181,8 @@ class Cloud:
     def kill_agent(self, host):
         """End a host's agent as a SIGKILL does: nothing is drained, told or written any more. The hypervisor goes on."""
         agent, driver = self.agents.pop(host), self._drivers.pop(host)
+        if self.broker is not None:
+            self.broker.lost.discard((host, 'operation_finished'))
         driver.dead = True
         agent.operations.stop()
         agent.heartbeat.stop()
