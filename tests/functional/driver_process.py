@@ -3,6 +3,7 @@
 A driver must see what its host sees: the instances directory, the processes, libvirt's socket. So a test runs it where an agent runs it.
 Requests and answers are lines of JSON on the program's standard input and output, several at once; values cross as on the wire.
 """
+import contextlib
 import inspect
 import json
 import os
@@ -45,7 +46,8 @@ class DriverProcess:
         self._lock = threading.Lock()
         self._waiting = {}
         self._ended = False
-        threading.Thread(target=self._receive, daemon=True).start()
+        self._receiver = threading.Thread(target=self._receive, daemon=True)
+        self._receiver.start()
         self.start()
 
     def __getattr__(self, method):
@@ -55,14 +57,16 @@ class DriverProcess:
 
     def close(self):
         """End the process."""
-        self._process.stdin.close()
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.close()
         self._process.wait(20)
+        self._receiver.join(20)
         self._process.stdout.close()
 
     def kill(self):
         """End the process at once, as a crash of the agent."""
         self._process.kill()
-        self._process.wait(20)
+        self.close()
 
     def _call(self, method, args):
         answer = {'ready': threading.Event()}
