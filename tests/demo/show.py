@@ -88,11 +88,13 @@ class Show:
     def working(self, text):
         """Show that something takes time, and then how long it took."""
         started = time.monotonic()
-        if self.live:
-            with Live(Spinner('dots', Text(f' {text}')), console=self.console, transient=True, refresh_per_second=8):
+        spinner = Live(Spinner('dots', Text(f' {text}')), console=self.console, transient=True, refresh_per_second=8)
+        try:
+            with spinner if self.live else contextlib.nullcontext():
                 yield
-        else:
-            yield
+        except Exception:
+            self.finding(False, text)
+            raise
         self.finding(True, f'{text} ({time.monotonic() - started:.1f} s)')
 
     def copying(self):
@@ -131,10 +133,10 @@ class Bars:
         grid = Table.grid(padding=(0, 2))
         for what in ('memory', 'disk'):
             have, total = share_of(view, what)
-            text = f'{have // MIB:>5} of {total // MIB} MiB' if total else '  nothing yet'
+            text = f'{have // MIB:>5} of {total // MIB} MiB' if total else ''
             if what == 'memory' and view['progress'].get('dirty_rate') and view['status'] == Status.RUNNING:
                 text += f', {view["progress"]["dirty_rate"] // MIB} MiB/s change'
-            bar = ProgressBar(total=max(1, total), completed=have, width=BAR_WIDTH)
+            bar = ProgressBar(total=total or 1, completed=have, width=BAR_WIDTH)
             grid.add_row(f'  {what}', bar, text)
         failed = view['status'] in (Status.FAILED, Status.CANCELLED, Status.NEEDS_OPERATOR)
         status = Text.assemble('  status  ', (f'{words_of(view):<{BAR_WIDTH}}', 'bold red' if failed else 'bold green'),

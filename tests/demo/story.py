@@ -39,10 +39,11 @@ def wait_until(condition, seconds, what, interval=0.02):
 class Stage(abc.ABC):
     """Where the story is played. api: ConductorAPI. hosts: names of the two hosts. patience: seconds that anything may take at most.
 
-    interval: seconds between two looks at a migration.
+    interval: seconds between two looks at a migration. options: of each live migration, as ConductorAPI.live_migrate has them.
     """
 
     api = None
+    options = None
     hosts = ()
     patience = 30.0
     interval = 0.1
@@ -124,10 +125,12 @@ def follow(stage, view, update=lambda view: None):
 
 def move(stage, show, spec, source, destination):
     """Live-migrate the guest, show how it goes, and give Findings."""
-    show.heading(f'Live migration of {spec["name"]} from {source} to {destination}')
+    limit = (stage.options or {}).get('bandwidth_mib')
+    show.heading(f'Live migration of {spec["name"]} from {source} to {destination}' + (f', at {limit} MiB/s at most' if limit else ''))
     before, count = stage.before_move(), stage.guest_count()
     with show.copying() as display:
-        view = follow(stage, stage.api.live_migrate(spec['name'], destination), lambda now: display.update(now, stage.guest_words()))
+        asked = stage.api.live_migrate(spec['uuid'], destination, options=stage.options)
+        view = follow(stage, asked, lambda now: display.update(now, stage.guest_words()))
     if view['status'] != Status.COMPLETED:
         show.timeline(view)
         raise Failed(f'the migration {view["status"]}: {view["error"] or view["reason"]}')
@@ -143,7 +146,7 @@ def move(stage, show, spec, source, destination):
 
 def catalogue(stage, spec, host):
     """What the conductor's database says of the guest: pairs for Findings."""
-    known = stage.api.instance_show(spec['name'])
+    known = stage.api.instance_show(spec['uuid'])
     yield known['host'] == host and known['state'] == 'running', f'the database has the guest {known["state"]} on {known["host"]}'
     yield not known['locked_by'] and not known['debts'], 'no lock is held, no cleanup is owed'
     attention = stage.api.list({'needs_attention': True})

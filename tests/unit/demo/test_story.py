@@ -28,7 +28,7 @@ class ScriptedApi:
     def instance_create(self, host, spec):
         return {'id': 'c1'}
 
-    def live_migrate(self, instance, destination_host):
+    def live_migrate(self, instance, destination_host, options):
         return {'id': 'm1'}
 
     def show(self, migration):
@@ -52,7 +52,7 @@ class ScriptedStage(story.Stage):
         self.api, self.findings, self.count, self.step = ScriptedApi(), [], 0, 1
 
     def spec(self):
-        return {'name': 'demo', 'memory_mib': 64, 'disks': [{'size': 1 << 20}]}
+        return {'uuid': 'u1', 'name': 'demo', 'memory_mib': 64, 'disks': [{'size': 1 << 20}]}
 
     def guest_count(self):
         self.count += self.step
