@@ -1,5 +1,4 @@
 """Two hosts of the lab as the contract suite of compute drivers wants them, and the damage that tests do to them."""
-import json
 import os
 import pathlib
 import signal
@@ -14,6 +13,7 @@ from migrator.rpc import facts
 from tests.contract import harness
 from tests.functional.driver_process import DriverProcess
 from tests.lab import disk, guest, processes
+from tests.lab.config import Configuration
 from tests.lab.console import Console
 
 STAMP_AT = 1 << 20
@@ -33,8 +33,9 @@ class LibvirtHarness(harness.ComputeHarness):
 
     def config(self, name):
         """Write the configuration of a driver on host `name`, without a broker; returns its path."""
-        self.lab.configuration.transport_url = self.lab.configuration.transport_url or 'fake:'
-        return self.lab.configuration.agent(name)
+        configuration = Configuration(self.lab)
+        configuration.transport_url = 'fake:'
+        return configuration.agent(name)
 
     def spec(self, shared=False, restless=False, disks=1, **options):
         """See ComputeHarness.spec; options as for tests.lab.guest.command_line."""
@@ -178,12 +179,6 @@ class RawMigration:
         self._thread.join(30)
         if self._thread.is_alive():
             raise AssertionError("libvirt's call has not returned")
-
-
-def monitor(host, domain, command, **arguments):
-    """Give QEMU a command past libvirt; returns its answer."""
-    said = host.virsh('qemu-monitor-command', domain, json.dumps({'execute': command, 'arguments': arguments}))
-    return json.loads(said)['return']
 
 
 def emulator(host, instance_uuid):

@@ -419,3 +419,6 @@ class Daily(Case, unittest.TestCase):
         self.assertLess(result['downtime_ms'], result['elapsed_ms'])
         self.assertLess(10 << 20, result['memory_processed'])
         self.assertGreaterEqual(result['iteration'], 1)
+        kept = self.b.post_live_migration_at_destination(plan)
+        self.assertEqual(result['downtime_ms'], kept['downtime_ms'])
+        self.assertEqual(kept, self.b.post_live_migration_at_destination(plan))

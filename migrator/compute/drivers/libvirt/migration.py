@@ -123,7 +123,16 @@ class Migration:
             inactive = libvirt.VIR_DOMAIN_XML_INACTIVE | libvirt.VIR_DOMAIN_XML_SECURE | libvirt.VIR_DOMAIN_XML_MIGRATABLE
             connection.defineXML(domain.XMLDesc(inactive))
         self._folders.settle(plan, domain_xml.describe(domain.XMLDesc(0)).managed)
-        return {}
+        return self._kept_statistics(domain)
+
+    @staticmethod
+    def _kept_statistics(domain):
+        """Give the finished job's statistics, which libvirt keeps here while the guest runs: the source's agent may have missed them."""
+        try:
+            figures = domain.jobStats(libvirt.VIR_DOMAIN_JOB_STATS_COMPLETED | libvirt.VIR_DOMAIN_JOB_STATS_KEEP_COMPLETED)
+        except libvirt.libvirtError:
+            return {}  # best effort: it has stopped since, or libvirtd was restarted
+        return statistics(figures) if figures.get('type') == libvirt.VIR_DOMAIN_JOB_COMPLETED else {}
 
     def finish_at_source(self, connection, plan):
         """See ComputeDriver.post_live_migration_at_source."""
@@ -192,8 +201,7 @@ class _Listener:
     def figures(self):
         """Give the statistics as a dict of numbers; 0 for what is not known."""
         self._done.wait(_STATISTICS_SECONDS)
-        told = observe.job_figures(self._figures)
-        return {name: told[name] for name in _STATISTICS}
+        return statistics(self._figures)
 
     def close(self):
         """Stop listening."""
@@ -201,6 +209,12 @@ class _Listener:
             self._connection.domainEventDeregisterAny(self._registration)
         except libvirt.libvirtError:
             self._registration = None  # the connection is gone, and the registration with it
+
+
+def statistics(figures):
+    """Pick from libvirt's statistics what `live_migration` returns; 0 for what is not known."""
+    told = observe.job_figures(figures)
+    return {name: told[name] for name in _STATISTICS}
 
 
 def call(plan, live_xml, inactive_xml):
