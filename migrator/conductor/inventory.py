@@ -21,8 +21,8 @@ MARGIN = 500
 class Changes:
     """What a heartbeat means for the catalogue.
 
-    insert, update: uuid -> column values. unknown: uuids. odd: remarks for the log. missed: a locked guest is not as the catalogue has it,
-    so it must be told again once it is unlocked.
+    insert, update: uuid -> column values. unknown: uuids. odd: remarks for the log. missed: something could not be taken in yet, so it must
+    be told again: a locked guest is not as the catalogue has it, or a guest runs here that another host has not let go of.
     """
 
     insert: dict
@@ -122,7 +122,9 @@ def compare(host, guests, gone, rows):
             odd.append(f'instance {guest.uuid} moved from {row.host} to {host} without migrator; it is adopted there')
             update[guest.uuid] = values
         elif guest.state is GuestState.RUNNING:
+            # The other host has not said yet that it went, or it runs twice: this one is to tell again until that is clear.
             odd.append(f'instance {guest.uuid} is said to run on {host}, the catalogue has it {row.state} on {row.host}')
+            missed = True
     unknown = [uuid for uuid in gone if uuid in rows and rows[uuid].host == host and not rows[uuid].locked_by]
     missed = missed or any(uuid in rows and rows[uuid].host == host and rows[uuid].locked_by for uuid in gone)
     return Changes(insert, update, unknown, odd, missed)

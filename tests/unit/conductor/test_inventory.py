@@ -68,6 +68,7 @@ class CompareTest(base.TestCase):
         self.assertTrue(self.compare(guests=[guest(GuestState.OFF)], rows=[locked]).missed)
         self.assertTrue(self.compare(gone=[ID], rows=[locked]).missed)
         self.assertTrue(self.compare('beta', guests=[guest()], rows=[locked]).missed)
+        self.assertTrue(self.compare('beta', guests=[guest()], rows=[row('alpha')]).missed)     # alpha has not let go of it yet
 
     def test_adopted_only_when_it_runs_here_and_its_host_does_not_know_it(self):
         changes = self.compare('beta', guests=[guest()], rows=[row('alpha', state='unknown')])
