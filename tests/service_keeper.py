@@ -99,6 +99,8 @@ class PostgreSQL(postgresql.PostgreSQLDriver):
         super()._setUp()
 
     def _exec(self, command, **kwargs):
+        if command[-1] == 'start':
+            command = [*command[:-1], '-l', os.path.join(self.tempdir, 'server.log'), 'start']    # nobody would read it otherwise
         if os.getuid() == 0:
             account = pwd.getpwnam(self.user)
             os.chown(self.tempdir, account.pw_uid, account.pw_gid)

@@ -207,17 +207,17 @@ class Trace:
         with self._arrived:
             return self._messages[start:]
 
-    def wait_answered(self, start=0, timeout=20):
+    def wait_answered(self, start=0, ids=(), timeout=20):
         """Wait until every request from the `start`th message on has its reply, heartbeats apart; returns the messages from there on.
 
-        LabError, naming those without, after `timeout` seconds.
+        ids: only requests whose context names one of them are waited for. LabError, naming those without, after `timeout` seconds.
         """
-        def complete():
-            return not [m for m in unanswered(self._messages[start:]) if m.method != HEARTBEAT and m.queues]
+        def missing():
+            return [m for m in unanswered(self._messages[start:]) if m.method != HEARTBEAT and m.queues and (not ids or ids_of(m) & set(ids))]
         self.settle()
         with self._arrived:
-            if not self._arrived.wait_for(complete, timeout):
-                raise processes.LabError(f'without a reply: {[m.method for m in unanswered(self._messages[start:])]}')
+            if not self._arrived.wait_for(lambda: not missing(), timeout):
+                raise processes.LabError(f'without a reply: {[m.method for m in missing()]}')
             return self._messages[start:]
 
     # --- who is who ---
