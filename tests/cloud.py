@@ -4,6 +4,7 @@
 asked of libvirt, the disks and the database, never of migrator alone. What is killed can be started again: daemons by `restart`, the
 rest by the lab's own means. `tests/cluster.py` is the same with simulated hypervisors.
 """
+import contextlib
 import os
 import pathlib
 import sys
@@ -102,14 +103,17 @@ class Cloud(fixtures.Fixture):
         self.wait_hosts_up()
 
     def _start(self, kind, name):
-        sections = {'conductor': {'conductor': dict(CONDUCTOR)}, 'compute': {'compute': dict(COMPUTE)}}[kind]
-        for who in ('', name):
-            for section, values in self.options.get(who, {}).items():
-                sections.setdefault(section, {}).update(values)
         argv = [sys.executable, '-m', 'tests.faults.points', kind] if self.arm else None
         env = {'MIGRATOR_KILL_FILE': str(self.kill_file), 'MIGRATOR_NAME': name}
         start = self.lab.start_conductor if kind == 'conductor' else self.lab.start_agent
-        self.daemons[name] = start(name, argv=argv, env=env, **sections)
+        self.daemons[name] = start(name, argv=argv, env=env, **self._sections(name))
+
+    def _sections(self, name, more=None):
+        sections = {'compute': dict(COMPUTE)} if name in self.hosts else {'conductor': dict(CONDUCTOR)}
+        for options in (self.options.get('', {}), self.options.get(name, {}), more or {}):
+            for section, values in options.items():
+                sections.setdefault(section, {}).update(values)
+        return sections
 
     def _end(self):
         for one in self.guests.values():
@@ -143,6 +147,22 @@ class Cloud(fixtures.Fixture):
         """Start a dead daemon again and wait until it is ready."""
         self.daemons[name].start()
         self.daemons[name].wait_for('is ready', 60)
+
+    @contextlib.contextmanager
+    def configured(self, name, **sections):
+        """Run a daemon with other options during a with-block, as in conductor={'workers': 1}: it is ended in order and started again."""
+        self._reconfigure(name, sections)
+        yield
+        self._reconfigure(name, {})
+
+    def _reconfigure(self, name, sections):
+        write = self.lab.configuration.agent if name in self.hosts else self.lab.configuration.conductor
+        self.daemons[name].terminate()
+        write(name, **self._sections(name, sections))
+        before = [host['process_id'] for host in self._known()] if name in self.hosts else []
+        self.restart(name)
+        if name in self.hosts:
+            self.wait_for(lambda: [host['process_id'] for host in self._known()] != before, f'a heartbeat of the new process of {name}')
 
     def restart_dead(self):
         """Start every daemon again that is not running."""
