@@ -80,9 +80,19 @@ class ComputeManager:
         return facts.to_wire(run_driver(self._driver.check_can_live_migrate_source, facts.from_wire(facts.Guest, guest, 'guest')))
 
     @server.exposed(contract.COMPUTE)
-    def locate_instance(self, context, instance_uuid):
-        """Answer Location, from the hypervisor at this moment."""
-        return self._locate(_uuid(instance_uuid, 'instance_uuid'))
+    def locate_instance(self, context, instance_uuid, migration_id, epoch):
+        """Answer Location, from the hypervisor at this moment, and refuse from now on what was sent under an older epoch.
+
+        While live_migration is in the driver a job counts as active, whether or not the hypervisor shows it yet.
+        """
+        _uuid(instance_uuid, 'instance_uuid')
+        if not isinstance(epoch, int) or isinstance(epoch, bool) or not 0 <= epoch < 2 ** 62:
+            raise exceptions.InvalidRequest('epoch must be a whole number, 0 or more')
+        # The fence comes first: what is accepted before it is seen below, what comes after it is refused.
+        concurrency.run_native(self._journal.see_epoch, _uuid(migration_id, 'migration_id'), epoch)
+        begun = any(op_id.startswith(f'{migration_id}/') for op_id in self._operations.running('live_migration'))
+        found = self._locate(instance_uuid)
+        return found | {'job_active': True} if begun else found
 
     @server.exposed(contract.COMPUTE)
     def get_operation(self, context, op_id):

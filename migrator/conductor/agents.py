@@ -78,20 +78,23 @@ class Agents:
         plan = plan_of(row.id, guest, row.source_host, row.destination_host, row.request.get('options', {}), source, destination, verdict)
         return Reply(stimulus.Checked(verdict.reasons), plan=facts.to_wire(plan))
 
-    def locate(self, context, host, instance_uuid):
-        """Ask one host where the guest is; no answer, or one that cannot tell, is UNREACHABLE."""
+    def locate(self, context, host, row):
+        """Ask one host where the guest is; no answer, or one that cannot tell, is UNREACHABLE.
+
+        The host refuses from then on what an earlier epoch sent: a request that is still under way cannot change what it said.
+        """
         if not host:
             return facts.Location(state=GuestState.ABSENT)
         try:
-            return self.compute.locate_instance(context, host, instance_uuid)
+            return self.compute.locate_instance(context, host, row.instance_uuid, row.id, row.epoch + 1)
         except (errors.NoAnswer, errors.NotDelivered, exceptions.MigratorError) as error:
             LOG.warning('%s cannot say where the guest is: %s', host, error)
             return UNREACHABLE
 
     def observed(self, context, row, source=None):
         """Ask both hosts at the same time. source: what the source said with its report a moment ago, if it did."""
-        there = concurrency.spawn(self.locate, context, row.destination_host, row.instance_uuid)
-        here = source or self.locate(context, row.source_host, row.instance_uuid)
+        there = concurrency.spawn(self.locate, context, row.destination_host, row)
+        here = source or self.locate(context, row.source_host, row)
         return Reply(stimulus.Observed(here, there.wait()))
 
     def poll(self, context, op_id, host):

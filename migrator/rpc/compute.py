@@ -29,9 +29,14 @@ class ComputeAPI:
         """Ask what `guest` (facts.Guest) is and needs. Returns SourceFacts; InstanceNotFound if it is not there. No side effects."""
         return self._ask(facts.SourceFacts, context, host, 'check_can_live_migrate_source', guest=facts.to_wire(guest))
 
-    def locate_instance(self, context, host, instance_uuid):
-        """Ask what `host` knows of a guest at this moment. Returns Location; DriverError if its hypervisor cannot be asked."""
-        return self._ask(facts.Location, context, host, 'locate_instance', instance_uuid=instance_uuid)
+    def locate_instance(self, context, host, instance_uuid, migration_id, epoch):
+        """Ask what `host` knows of a guest at this moment. Returns Location; DriverError if its hypervisor cannot be asked.
+
+        The answer is also a fence: a request of that migration that was sent under an older epoch and comes later is refused, so
+        that what was seen cannot be undone by a message that was still under way.
+        """
+        return self._ask(facts.Location, context, host, 'locate_instance', instance_uuid=instance_uuid, migration_id=migration_id,
+                         epoch=epoch)
 
     def get_operation(self, context, host, op_id):
         """Ask for the state of an operation. Returns Report, with state `unknown` if the agent never heard of it."""

@@ -44,7 +44,8 @@ class Method:
 COMPUTE = {m.name: m for m in (
     Method('check_can_live_migrate_destination', Kind.CALL, 15, ('guest',), 'DestinationFacts for the guest'),
     Method('check_can_live_migrate_source', Kind.CALL, 15, ('guest',), 'SourceFacts of the guest'),
-    Method('locate_instance', Kind.CALL, 10, ('instance_uuid',), 'Location of the guest as this host sees it'),
+    Method('locate_instance', Kind.CALL, 10, ('instance_uuid', 'migration_id', 'epoch'),
+           'Location of the guest as this host sees it; what was sent under an older epoch is refused from then on'),
     Method('get_operation', Kind.CALL, 10, ('op_id',), "Report from the agent's journal; state `unknown` if it has none"),
     Method('abort_live_migration', Kind.CALL, 10, ('migration_id', 'instance_uuid'), 'cancel the job; true if there was one'),
     Method('force_complete_live_migration', Kind.CALL, 10, ('migration_id', 'instance_uuid'), 'make it converge; true if a job ran'),

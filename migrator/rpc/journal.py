@@ -120,9 +120,7 @@ class Journal:
                        'VALUES (?, ?, ?, ?, ?, ?, ?, ?)',
                        (operation.op_id, operation.migration_id, operation.epoch, operation.method, operation.digest,
                         operation.process_id, OperationState.RUNNING, now))
-            db.execute('INSERT INTO epoch VALUES (?, ?, ?) ON CONFLICT (migration_id) '
-                       'DO UPDATE SET epoch = max(epoch, excluded.epoch), seen = excluded.seen',
-                       (operation.migration_id, operation.epoch, now))
+            self._see(db, operation.migration_id, operation.epoch)
 
     def forget(self, op_id):
         """Remove an operation that could not be begun after all."""
@@ -154,6 +152,15 @@ class Journal:
         with self._lock:
             row = self._db.execute('SELECT epoch FROM epoch WHERE migration_id = ?', (migration_id,)).fetchone()
         return row[0] if row else -1
+
+    def see_epoch(self, migration_id, epoch):
+        """Record that an epoch of a migration was seen, so that older requests are refused from now on. Idempotent."""
+        with self._transaction() as db:
+            self._see(db, migration_id, epoch)
+
+    def _see(self, db, migration_id, epoch):
+        db.execute('INSERT INTO epoch VALUES (?, ?, ?) ON CONFLICT (migration_id) '
+                   'DO UPDATE SET epoch = max(epoch, excluded.epoch), seen = excluded.seen', (migration_id, epoch, self._clock()))
 
     def abort(self, migration_id):
         """Record that a migration's job must not begin any more. Idempotent."""

@@ -71,17 +71,17 @@ class ReachTest(RpcTestCase):
     def test_a_host_that_never_was_is_told_at_once(self):
         self.transport.connect()
         began = time.monotonic()
-        self.assertRaises(errors.NotDelivered, self.api.locate_instance, support.new_context(), support.new_host(), 'x')
+        self.assertRaises(errors.NotDelivered, self.api.locate_instance, support.new_context(), support.new_host(), 'x', 'm', 1)
         self.assertLess(time.monotonic() - began, 2.0)
 
     def test_a_stopped_agent_leaves_the_answer_unknown_and_a_late_request_is_not_run_by_its_successor(self):
         endpoint = support.SampleEndpoint()
         stop = self.serve(contract.TOPIC_COMPUTE, self.host, endpoint)
-        self.api.locate_instance(support.new_context(), self.host, 'before')
+        self.api.locate_instance(support.new_context(), self.host, 'before', 'm', 1)
         stop()
-        self.assertRaises(errors.NoAnswer, self.hasty().locate_instance, support.new_context(), self.host, 'too late')
+        self.assertRaises(errors.NoAnswer, self.hasty().locate_instance, support.new_context(), self.host, 'too late', 'm', 1)
         self.serve(contract.TOPIC_COMPUTE, self.host, endpoint)
-        self.api.locate_instance(support.new_context(), self.host, 'after')
+        self.api.locate_instance(support.new_context(), self.host, 'after', 'm', 1)
         self.assertEqual(['before', 'after'], endpoint.calls)
 
     def test_without_a_conductor_the_api_tier_gets_an_answer_in_words(self):
@@ -115,30 +115,30 @@ class FormTest(RpcTestCase):
         return self.api._client.call(support.new_context(), name, version, server=self.host, **arguments)
 
     def test_errors_arrive_by_class_with_their_own_words(self):
-        error = self.assertRaises(exceptions.StaleEpoch, self.call, 'locate_instance', instance_uuid='stale')
+        error = self.assertRaises(exceptions.StaleEpoch, self.call, 'locate_instance', instance_uuid='stale', migration_id='m', epoch=1)
         self.assertEqual((exceptions.StaleEpoch, 'epoch 3 is outdated'), (type(error), str(error)))
-        self.assertRaises(exceptions.InternalError, self.call, 'locate_instance', instance_uuid='defect')
-        self.assertRaises(exceptions.InternalError, self.call, 'locate_instance', instance_uuid='os-error')
+        self.assertRaises(exceptions.InternalError, self.call, 'locate_instance', instance_uuid='defect', migration_id='m', epoch=1)
+        self.assertRaises(exceptions.InternalError, self.call, 'locate_instance', instance_uuid='os-error', migration_id='m', epoch=1)
 
     def test_unknown_methods_and_versions_are_told_by_name(self):
         self.assertRaises(errors.NoSuchMethod, self.call, 'abort_live_migration', migration_id='a', instance_uuid='b')
-        self.assertRaises(errors.UnsupportedVersion, self.call, 'locate_instance', '1.7', instance_uuid='x')
-        self.assertRaises(errors.UnsupportedVersion, self.call, 'locate_instance', '3.0', instance_uuid='x')
+        self.assertRaises(errors.UnsupportedVersion, self.call, 'locate_instance', '1.7', instance_uuid='x', migration_id='m', epoch=1)
+        self.assertRaises(errors.UnsupportedVersion, self.call, 'locate_instance', '3.0', instance_uuid='x', migration_id='m', epoch=1)
         self.assertEqual([], self.endpoint.calls)
 
     def test_an_oversized_request_is_refused_by_the_receiver_too(self):
         large = 'x' * contract.MAX_PAYLOAD
-        self.assertRaises(exceptions.PayloadTooLarge, self.call, 'locate_instance', instance_uuid=large)
+        self.assertRaises(exceptions.PayloadTooLarge, self.call, 'locate_instance', instance_uuid=large, migration_id='m', epoch=1)
         answer = 'no error'
         try:  # past our own client's check, as another program would
             self.api._client._client.prepare(server=self.host, version='1.0', timeout=10).call(
-                support.new_context(), 'locate_instance', instance_uuid=large)
+                support.new_context(), 'locate_instance', instance_uuid=large, migration_id='m', epoch=1)
         except exceptions.MigratorError as error:
             answer = error.kind
         self.assertEqual(('PayloadTooLarge', []), (answer, self.endpoint.calls))
 
     def test_a_request_and_its_answer_are_two_messages(self):
-        self.call('locate_instance', instance_uuid='warm')
+        self.call('locate_instance', instance_uuid='warm', migration_id='m', epoch=1)
         sent = []
         publish = kombu.messaging.Producer.publish
 
@@ -146,7 +146,7 @@ class FormTest(RpcTestCase):
             sent.append(body)
             return publish(producer, body, *args, **kwargs)
         self.useFixture(fixtures.MonkeyPatch('kombu.messaging.Producer.publish', counted))
-        self.call('locate_instance', instance_uuid='x')
+        self.call('locate_instance', instance_uuid='x', migration_id='m', epoch=1)
         self.assertEqual(2, len(sent))
 
 
@@ -283,7 +283,7 @@ class ProcessTest(RpcTestCase):
         self.begun()
         began = time.monotonic()
         for _ in range(10):
-            self.api.locate_instance(support.new_context(), self.host, self.plan.instance_uuid)
+            self.api.locate_instance(support.new_context(), self.host, self.plan.instance_uuid, self.plan.migration_id, 1)
         self.assertLess(time.monotonic() - began, 1.0)
         support.wait_for(lambda: [h for h in self.heard.heartbeats if self.plan.migration_id in h.progress], 'progress')
         self.process.go()

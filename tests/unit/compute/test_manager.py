@@ -64,7 +64,7 @@ class MethodsTest(ManagerTestCase):
         self.assertEqual('x86_64', self.ask('check_can_live_migrate_destination', guest=guest)['arch'])
         self.assertEqual('x86_64', self.ask('check_can_live_migrate_source', guest=guest)['arch'])
         self.assertEqual(('running', 'process-1'), (lambda a: (a['state'], a['process_id']))(
-            self.ask('locate_instance', instance_uuid=self.uuid)))
+            self.ask('locate_instance', instance_uuid=self.uuid, migration_id=self.plan.migration_id, epoch=0)))
         self.assertEqual('unknown', self.ask('get_operation', op_id=support.envelope().op_id)['state'])
 
     def test_get_operation_tells_the_outcome(self):
@@ -83,12 +83,34 @@ class MethodsTest(ManagerTestCase):
                 ('stop_instance', {'envelope': good, 'instance_uuid': self.uuid, 'timeout': True}),
                 ('stop_instance', {'envelope': good, 'instance_uuid': self.uuid, 'timeout': -1}),
                 ('start_instance', {'envelope': good, 'instance_uuid': 5}),
-                ('locate_instance', {'instance_uuid': 'x'}),
+                ('locate_instance', {'instance_uuid': 'x', 'migration_id': self.plan.migration_id, 'epoch': 1}),
+                ('locate_instance', {'instance_uuid': self.uuid, 'migration_id': 'x', 'epoch': 1}),
+                ('locate_instance', {'instance_uuid': self.uuid, 'migration_id': self.plan.migration_id, 'epoch': -1}),
                 ('get_operation', {'op_id': '1'}),
                 ('abort_live_migration', {'migration_id': 'x', 'instance_uuid': self.uuid}),
                 ('check_can_live_migrate_source', {'guest': []})):
             self.assertRaises(exceptions.InvalidRequest, self.ask, name, **arguments)
         self.assertEqual([], self.driver.calls)
+
+
+class FenceTest(ManagerTestCase):
+
+    def test_a_request_that_was_sent_before_the_guest_was_looked_for_is_refused_after_it(self):
+        """Found by the model check: a late live_migration would move a guest whose migration is being undone."""
+        late = support.envelope('live_migration', migration_id=self.plan.migration_id, epoch=3)
+        self.ask('locate_instance', instance_uuid=self.uuid, migration_id=self.plan.migration_id, epoch=4)
+        self.assertRaises(exceptions.StaleEpoch, self.ask, 'live_migration', envelope=facts.to_wire(late),
+                          plan=facts.to_wire(self.plan), prepared={})
+        self.assertEqual([], [c for c in self.driver.calls if c[0] == 'live_migration'])
+
+    def test_a_call_that_the_hypervisor_does_not_show_yet_counts_as_an_active_job(self):
+        entered, go = self.driver.hold('live_migration')
+        self.begin('live_migration', prepared={})
+        support.wait_for(entered.is_set)
+        said = self.ask('locate_instance', instance_uuid=self.uuid, migration_id=self.plan.migration_id, epoch=9)
+        self.assertTrue(said['job_active'])
+        go.set()
+        self.conductor.next_report()
 
 
 class TurnsTest(ManagerTestCase):
@@ -98,7 +120,7 @@ class TurnsTest(ManagerTestCase):
         self.begin('pre_live_migration')
         support.wait_for(entered.is_set)
         self.begin('rollback_live_migration_at_destination')
-        self.assertEqual('running', self.ask('locate_instance', instance_uuid=self.uuid)['state'])
+        self.assertEqual('running', self.ask('locate_instance', instance_uuid=self.uuid, migration_id=self.plan.migration_id, epoch=0)['state'])
         self.assertNotIn('rollback_live_migration_at_destination', [call[0] for call in self.driver.calls])
         go.set()
         self.assertIn('pre_live_migration', self.conductor.next_report().op_id)

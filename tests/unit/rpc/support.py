@@ -104,7 +104,7 @@ class SampleEndpoint:
         self.contexts = []
 
     @server.exposed(contract.COMPUTE)
-    def locate_instance(self, context, instance_uuid):
+    def locate_instance(self, context, instance_uuid, migration_id, epoch):
         """Answer, or fail as the argument says."""
         self.calls.append(instance_uuid)
         self.contexts.append(context)

@@ -13,6 +13,9 @@ from migrator.rpc import compute, conductor, contract, errors, facts, server, tr
 from migrator.rpc import context as rpc_context
 from tests.unit.rpc import support
 
+#: Migration and epoch of a question.
+SEEN = ('m', 1)
+
 
 class ClientTestCase(testtools.TestCase):
 
@@ -32,33 +35,34 @@ class ClientTestCase(testtools.TestCase):
         self.addCleanup(serving.stop)
 
     def call(self, name='locate_instance', version='1.0', **arguments):
-        return self.api._client.call(support.new_context(), name, version, server=self.host, **arguments)
+        seen = {'migration_id': SEEN[0], 'epoch': SEEN[1]} if name == 'locate_instance' else {}
+        return self.api._client.call(support.new_context(), name, version, server=self.host, **seen, **arguments)
 
 
 class AnswersTest(ClientTestCase):
 
     def test_dataclasses_go_in_and_come_out(self):
-        found = self.api.locate_instance(support.new_context(), self.host, 'abc')
+        found = self.api.locate_instance(support.new_context(), self.host, 'abc', *SEEN)
         self.assertEqual(facts.Location(process_id='abc'), found)
 
     def test_the_context_travels_and_does_not_stay_behind(self):
-        self.api.locate_instance(support.new_context(), self.host, 'abc')
+        self.api.locate_instance(support.new_context(), self.host, 'abc', *SEEN)
         got = self.endpoint.contexts[0]
         self.assertEqual(('req-test', 'mig-test', 'tester'), (got.request_id, got.migration_id, got.user))
 
     def test_a_typed_error_arrives_as_its_own_class_with_its_own_words(self):
-        error = self.assertRaises(exceptions.StaleEpoch, self.api.locate_instance, support.new_context(), self.host, 'stale')
+        error = self.assertRaises(exceptions.StaleEpoch, self.api.locate_instance, support.new_context(), self.host, 'stale', *SEEN)
         self.assertIs(exceptions.StaleEpoch, type(error))
         self.assertEqual('epoch 3 is outdated', str(error))
         self.assertNotIn('Traceback', self.log.output)
 
     def test_a_defect_arrives_as_an_internal_error_and_is_logged_where_it_is(self):
-        error = self.assertRaises(exceptions.InternalError, self.api.locate_instance, support.new_context(), self.host, 'defect')
+        error = self.assertRaises(exceptions.InternalError, self.api.locate_instance, support.new_context(), self.host, 'defect', *SEEN)
         self.assertIn('KeyError', str(error))
         self.assertIn('Traceback', self.log.output)
 
     def test_an_os_error_of_the_agent_is_not_taken_for_one_of_the_connection(self):
-        self.assertRaises(exceptions.InternalError, self.api.locate_instance, support.new_context(), self.host, 'os-error')
+        self.assertRaises(exceptions.InternalError, self.api.locate_instance, support.new_context(), self.host, 'os-error', *SEEN)
 
     def test_an_answer_that_cannot_be_read_is_the_agents_fault(self):
         self.assertRaises(exceptions.AgentError, self.api.get_operation, support.new_context(), self.host, 'x')
@@ -66,9 +70,9 @@ class AnswersTest(ClientTestCase):
     def test_a_request_that_nobody_answers_is_unknown(self):
         self.useFixture(fixtures.MonkeyPatch('migrator.rpc.contract.COMPUTE',
                                              {'locate_instance': contract.Method('locate_instance', contract.Kind.CALL, 0.1,
-                                                                                 ('instance_uuid',), '')}))
+                                                                                 ('instance_uuid', 'migration_id', 'epoch'), '')}))
         api = compute.ComputeAPI(support.make_conf(), self.transport)
-        self.assertRaises(errors.NoAnswer, api.locate_instance, support.new_context(), support.new_host(), 'x')
+        self.assertRaises(errors.NoAnswer, api.locate_instance, support.new_context(), support.new_host(), 'x', *SEEN)
 
 
 class FormTest(ClientTestCase):
@@ -92,17 +96,17 @@ class FormTest(ClientTestCase):
     def test_a_missing_or_unknown_argument_is_refused_by_the_server_too(self):
         self.refused('InvalidRequest', 'locate_instance')
         for name in ('more', 'self', 'context'):
-            self.refused('InvalidRequest', 'locate_instance', instance_uuid='x', **{name: 1})
+            self.refused('InvalidRequest', 'locate_instance', instance_uuid='x', migration_id='m', epoch=1, **{name: 1})
         self.assertEqual([], self.endpoint.calls)
 
     def test_an_oversized_request_is_refused_at_both_ends(self):
         large = 'x' * contract.MAX_PAYLOAD
         self.assertRaises(exceptions.PayloadTooLarge, self.call, instance_uuid=large)
-        self.refused('PayloadTooLarge', 'locate_instance', instance_uuid=large)
+        self.refused('PayloadTooLarge', 'locate_instance', instance_uuid=large, migration_id='m', epoch=1)
         self.assertEqual([], self.endpoint.calls)
 
     def test_the_largest_request_passes(self):
-        fits = 'x' * (contract.MAX_PAYLOAD - len('{"instance_uuid": ""}'))
+        fits = 'x' * (contract.MAX_PAYLOAD - len('{"migration_id": "m", "epoch": 1, "instance_uuid": ""}'))
         self.call(instance_uuid=fits)
         self.assertEqual(1, len(self.endpoint.calls))
         self.assertRaises(exceptions.PayloadTooLarge, self.call, instance_uuid=fits + 'x')
@@ -126,7 +130,7 @@ class FormTest(ClientTestCase):
 
     def test_the_version_cap_forbids_to_send_what_old_agents_do_not_know(self):
         api = compute.ComputeAPI(support.make_conf(rpc_version_cap='0.9'), self.transport)
-        self.assertRaises(errors.UnsupportedVersion, api.locate_instance, support.new_context(), self.host, 'x')
+        self.assertRaises(errors.UnsupportedVersion, api.locate_instance, support.new_context(), self.host, 'x', *SEEN)
         self.assertEqual([], self.endpoint.calls)
 
 
