@@ -213,7 +213,8 @@ class Trace:
         ids: only requests whose context names one of them are waited for. LabError, naming those without, after `timeout` seconds.
         """
         def missing():
-            return [m for m in unanswered(self._messages[start:]) if m.method != HEARTBEAT and m.queues and (not ids or ids_of(m) & set(ids))]
+            return [m for m in unanswered(self._messages[start:])
+                    if m.method != HEARTBEAT and m.queues and (not ids or ids_of(m) & set(ids))]
         self.settle()
         with self._arrived:
             if not self._arrived.wait_for(lambda: not missing(), timeout):

@@ -1,0 +1,105 @@
+"""What a migration costs the control plane: messages, SQL and processor time, each by attribution."""
+import dataclasses
+import statistics
+import time
+
+from tests import trace
+from tests.bench import measure, sql_log
+from tests.bench.sql_log import NAMELESS, OURS
+
+#: Budgets of one live migration, and what is aimed at.
+BUDGETS = {'messages': 26, 'statements': 40, 'commits': 12}
+TARGETS = {'messages': 26, 'statements': 25, 'commits': 9}
+#: How much the numbers may differ while many other migrations run.
+TOLERANCE = 0.2
+#: Seconds for what a conductor does after the end of a migration (it looks for queued ones).
+AFTERWARDS = 0.5
+#: Seconds for which idle daemons are watched before.
+IDLE_SECONDS = 10.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Moved:
+    """One orchestrated migration that has ended well. seconds: from sending the request until the row was terminal."""
+
+    id: str
+    request_id: str
+    instance_uuid: str
+    seconds: float
+
+    @property
+    def ids(self):
+        """By what messages and statements are attributed."""
+        return self.id, self.request_id, self.instance_uuid
+
+
+def of_migrations(move, tracer, log, pids, count, without=()):
+    """Measure `count` migrations one after another.
+
+    move: does one and returns a Moved. tracer: an open trace.Trace. log: an open SQL log, or None. pids: {daemon: process id}.
+    without: database connections that are not of the control plane. Returns a dict as `report` takes it.
+    """
+    with measure.Processor(pids) as idle:
+        time.sleep(IDLE_SECONDS)
+    samples, processor = [], []
+    for _ in range(count):
+        with measure.Processor(pids) as used:
+            samples.append(_one(move, tracer, log, without))
+        processor.append(used.above(idle.rate(), 1))
+    typical = sorted(samples, key=lambda s: (s.get('statements', 0), s['messages']))[len(samples) // 2]
+    cpu = {name: statistics.mean(one[name] for one in processor) for name in pids}
+    numbers = {name: [sample[name] for sample in samples] for name in ('messages', 'statements', 'commits') if name in typical}
+    return {**typical, 'all': numbers, 'cpu': cpu, 'cpu_seconds': sum(cpu.values()), 'idle_cpu': idle.rate(), 'migrations': count}
+
+
+def _one(move, tracer, log, without):
+    start = len(tracer.messages())
+    if log:
+        log.clear()
+    moved = move()
+    said = trace.belonging(tracer.wait_answered(start, moved.ids[:2]), *moved.ids[:2])
+    time.sleep(AFTERWARDS)
+    found = {'messages': len(said), 'table': trace.table(said), 'seconds': moved.seconds}
+    if log:
+        found |= database(sql_log.group(log.statements(without)), moved.ids)
+    return found
+
+
+def database(transactions, ids):
+    """Count statements and commits of one migration. What names nobody is counted as ours, for nobody else was about."""
+    told = sql_log.attribute(transactions, ids)
+    ours = [*told[OURS], *told[NAMELESS]]
+    return {'statements': sum(len(t.statements) for t in ours), 'commits': sum(t.committed for t in ours),
+            'transactions': [f'{len(t.statements)}: {t.words()}' for t in ours],
+            'apart': {kind: {'transactions': len(found), 'statements': sum(len(t.statements) for t in found)}
+                      for kind, found in told.items() if kind not in (OURS, NAMELESS)}}
+
+
+def verdicts(alone, crowded=None):
+    """Judge the numbers. Returns (words, passed) for each."""
+    found = []
+    for name, budget in BUDGETS.items():
+        if name in alone:
+            worst = max(alone['all'][name])
+            found.append((f'{name}: {worst} of at most {budget} (target {TARGETS[name]})', worst <= budget))
+    if crowded:
+        for name in BUDGETS:
+            if name in alone:
+                change = crowded[name] / alone[name] - 1
+                found.append((f'{name} with others in flight: {crowded[name]}, {change:+.0%} (at most {TOLERANCE:.0%})',
+                              abs(change) <= TOLERANCE and max(crowded['all'][name]) <= BUDGETS[name]))
+    return found
+
+
+def report(cost):
+    """Say in lines of text what was measured."""
+    lines = [f'  messages {cost["all"]["messages"]}', *(f'    {line}' for line in cost['table'])]
+    if 'statements' in cost:
+        lines += [f'  SQL statements {cost["all"]["statements"]}, commits {cost["all"]["commits"]}; one migration by transactions:',
+                  *(f'    {line}' for line in cost['transactions'])]
+        lines += ['  not counted: ' + ', '.join(f'{kind} {n["transactions"]} transactions with {n["statements"]} statements'
+                                                for kind, n in cost['apart'].items())]
+    cpu = ', '.join(f'{name} {seconds:.3f}' for name, seconds in cost['cpu'].items())
+    idle = ', '.join(f'{name} {rate:.3f}' for name, rate in cost['idle_cpu'].items())
+    lines += [f'  processor seconds of all daemons {cost["cpu_seconds"]:.3f} ({cpu}); idle they use, each second: {idle}']
+    return lines
