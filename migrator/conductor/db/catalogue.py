@@ -63,7 +63,8 @@ def unlisted(tx, host, listed):
 
 def values(guest, host):
     """Turn a host's description of a guest into column values."""
-    return {'name': guest.name, 'host': host, 'state': STATE[guest.state].value, 'memory_mib': guest.memory_mib, 'vcpus': guest.vcpus,
+    name = guest.name[:instance.c.name.type.length]
+    return {'name': name, 'host': host, 'state': STATE[guest.state].value, 'memory_mib': guest.memory_mib, 'vcpus': guest.vcpus,
             'disks': facts.to_wire(guest.disks), 'managed': guest.managed}
 
 

@@ -48,7 +48,7 @@ class Database:
 
     def __init__(self, url, max_pool_size=20, max_overflow=40, max_retries=6):
         """url: an SQLAlchemy URL. max_retries: how often a transaction is tried again before Unavailable is raised."""
-        self.engine = engines.create_engine(url, max_pool_size=max_pool_size, max_overflow=max_overflow, max_retries=0)
+        self.engine = engines.create_engine(_whole_unicode(url), max_pool_size=max_pool_size, max_overflow=max_overflow, max_retries=0)
         name = self.engine.dialect.name
         if name == 'sqlite':
             _prepare_sqlite(self.engine)
@@ -72,6 +72,14 @@ class Database:
     def dispose(self):
         """Close all connections."""
         self.engine.dispose()
+
+
+def _whole_unicode(url):
+    """MySQL's `utf8`, which oslo.db takes unless told otherwise, has no room for characters beyond the first 65536."""
+    url = sa.make_url(url)
+    if url.get_backend_name() in ('mysql', 'mariadb') and 'charset' not in url.query:
+        return url.update_query_dict({'charset': 'utf8mb4'})
+    return url
 
 
 def _prepare_sqlite(engine):

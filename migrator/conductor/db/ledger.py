@@ -82,7 +82,8 @@ def cursor_of(row):
 
 def cursor_values(cursor):
     """Turn a cursor into column values."""
-    return {f.name: _plain(getattr(cursor, f.name)) for f in dataclasses.fields(cursor)}
+    values = {f.name: _plain(getattr(cursor, f.name)) for f in dataclasses.fields(cursor)}
+    return {**values, 'error': cursor.error[:LEGAL_REASON]}
 
 
 def _plain(value):

@@ -1,4 +1,5 @@
 """The schema's versions: `migrator-manage db upgrade`, and the check that a conductor makes before it starts."""
+import contextlib
 import pathlib
 
 import sqlalchemy as sa
@@ -6,6 +7,9 @@ from alembic import command, config, script
 from alembic.runtime import migration as runtime
 
 from migrator import exceptions
+
+#: How long an upgrade waits for another one.
+LOCK_SECONDS = 60
 
 
 def _config():
@@ -28,14 +32,27 @@ def version(database):
 def upgrade(database, to='head'):
     """Bring a database to a version. Idempotent. Two upgrades at once are serialised where the database can lock."""
     settings = _config()
-    with database.engine.begin() as connection:
-        if connection.dialect.name == 'postgresql':
-            connection.execute(sa.text('SELECT pg_advisory_xact_lock(7207101)'))
-        elif connection.dialect.name in ('mysql', 'mariadb'):
-            connection.execute(sa.text("SELECT GET_LOCK('migrator_schema', 60)"))
+    with database.engine.begin() as connection, _alone(connection):
         settings.attributes['connection'] = connection
         command.upgrade(settings, to)
     return version(database)
+
+
+@contextlib.contextmanager
+def _alone(connection):
+    """Keep other upgrades of the same database away; SQLite's transactions do so by themselves."""
+    if connection.dialect.name == 'postgresql':
+        connection.execute(sa.text('SELECT pg_advisory_xact_lock(7207101)'))      # until the transaction ends
+    if connection.dialect.name not in ('mysql', 'mariadb'):
+        yield
+        return
+    name = "CONCAT('migrator/', SHA1(DATABASE()))"      # names of locks are the whole server's
+    if connection.execute(sa.text(f'SELECT GET_LOCK({name}, {LOCK_SECONDS})')).scalar() != 1:
+        raise exceptions.Unavailable(f'another upgrade of the database has not ended for {LOCK_SECONDS} s')
+    try:
+        yield
+    finally:
+        connection.execute(sa.text(f'SELECT RELEASE_LOCK({name})'))      # the connection lives on in the pool, and the lock with it
 
 
 def check(database):

@@ -112,7 +112,7 @@ service = sa.Table(
     sa.Column('process_id', UUID, nullable=False, default=''),
     sa.Column('host_boot_id', UUID, nullable=False, default=''),
     sa.Column('sequence', sa.BigInteger, nullable=False, default=0),
-    sa.Column('monotonic', sa.Float(53), nullable=False, default=0.0),
+    sa.Column('monotonic', sa.Double, nullable=False, default=0.0),
     sa.Column('last_seen', TIME, nullable=False),
     sa.Column('rpc_version', WORD, nullable=False, default=''),
     sa.Column('draining', sa.Boolean, nullable=False, default=False),

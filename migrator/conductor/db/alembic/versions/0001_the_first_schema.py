@@ -10,6 +10,9 @@ down_revision = None
 branch_labels = None
 depends_on = None
 
+#: Names and ids differ by case, and words are of any script, whatever the server's defaults are.
+MYSQL = {'mysql_engine': 'InnoDB', 'mysql_charset': 'utf8mb4', 'mysql_collate': 'utf8mb4_bin'}
+
 
 def upgrade():
     """Make all tables."""
@@ -26,7 +29,7 @@ def upgrade():
         sa.Column('next_wakeup', sa.BigInteger(), nullable=False),
         sa.Column('created_at', sa.BigInteger(), nullable=False),
         sa.Column('paid_at', sa.BigInteger(), nullable=True),
-        sa.PrimaryKeyConstraint('id', name=op.f('pk_debt')))
+        sa.PrimaryKeyConstraint('id', name=op.f('pk_debt')), **MYSQL)
     with op.batch_alter_table('debt', schema=None) as batch_op:
         batch_op.create_index(batch_op.f('ix_debt_host'), ['host'], unique=False)
         batch_op.create_index(batch_op.f('ix_debt_instance_uuid'), ['instance_uuid'], unique=False)
@@ -43,7 +46,7 @@ def upgrade():
         sa.Column('reason', sa.Text(), nullable=False),
         sa.Column('user', sa.String(length=128), nullable=False),
         sa.Column('request_id', sa.String(length=128), nullable=False),
-        sa.PrimaryKeyConstraint('id', name=op.f('pk_event')))
+        sa.PrimaryKeyConstraint('id', name=op.f('pk_event')), **MYSQL)
     with op.batch_alter_table('event', schema=None) as batch_op:
         batch_op.create_index(batch_op.f('ix_event_migration_id'), ['migration_id'], unique=False)
 
@@ -58,7 +61,7 @@ def upgrade():
         sa.Column('disks', sa.JSON(), nullable=False),
         sa.Column('managed', sa.Boolean(), nullable=False),
         sa.Column('updated_at', sa.BigInteger(), nullable=False),
-        sa.PrimaryKeyConstraint('uuid', name=op.f('pk_instance')))
+        sa.PrimaryKeyConstraint('uuid', name=op.f('pk_instance')), **MYSQL)
     with op.batch_alter_table('instance', schema=None) as batch_op:
         batch_op.create_index(batch_op.f('ix_instance_host'), ['host'], unique=False)
         batch_op.create_index(batch_op.f('ix_instance_name'), ['name'], unique=False)
@@ -99,7 +102,7 @@ def upgrade():
         sa.Column('updated_at', sa.BigInteger(), nullable=False),
         sa.Column('finished_at', sa.BigInteger(), nullable=True),
         sa.PrimaryKeyConstraint('id', name=op.f('pk_migration')),
-        sa.UniqueConstraint('request_id', name=op.f('uq_migration_request_id')))
+        sa.UniqueConstraint('request_id', name=op.f('uq_migration_request_id')), **MYSQL)
     with op.batch_alter_table('migration', schema=None) as batch_op:
         batch_op.create_index('ix_migration_created', ['created_at', 'id'], unique=False)
         batch_op.create_index(batch_op.f('ix_migration_instance_uuid'), ['instance_uuid'], unique=False)
@@ -118,7 +121,7 @@ def upgrade():
         sa.Column('error', sa.Text(), nullable=False),
         sa.Column('created_at', sa.BigInteger(), nullable=False),
         sa.Column('finished_at', sa.BigInteger(), nullable=True),
-        sa.PrimaryKeyConstraint('op_id', name=op.f('pk_operation')))
+        sa.PrimaryKeyConstraint('op_id', name=op.f('pk_operation')), **MYSQL)
     with op.batch_alter_table('operation', schema=None) as batch_op:
         batch_op.create_index(batch_op.f('ix_operation_migration_id'), ['migration_id'], unique=False)
 
@@ -127,7 +130,7 @@ def upgrade():
         sa.Column('resource', sa.String(length=80), nullable=False),
         sa.Column('migration_id', sa.String(length=36), nullable=False),
         sa.Column('mode', sa.String(length=64), nullable=False),
-        sa.PrimaryKeyConstraint('resource', name=op.f('pk_resource_lock')))
+        sa.PrimaryKeyConstraint('resource', name=op.f('pk_resource_lock')), **MYSQL)
     with op.batch_alter_table('resource_lock', schema=None) as batch_op:
         batch_op.create_index(batch_op.f('ix_resource_lock_migration_id'), ['migration_id'], unique=False)
 
@@ -138,7 +141,7 @@ def upgrade():
         sa.Column('process_id', sa.String(length=36), nullable=False),
         sa.Column('host_boot_id', sa.String(length=36), nullable=False),
         sa.Column('sequence', sa.BigInteger(), nullable=False),
-        sa.Column('monotonic', sa.Float(precision=53), nullable=False),
+        sa.Column('monotonic', sa.Double(), nullable=False),
         sa.Column('last_seen', sa.BigInteger(), nullable=False),
         sa.Column('rpc_version', sa.String(length=64), nullable=False),
         sa.Column('draining', sa.Boolean(), nullable=False),
@@ -146,4 +149,4 @@ def upgrade():
         sa.Column('disabled_reason', sa.String(length=255), nullable=False),
         sa.Column('facts', sa.JSON(), nullable=False),
         sa.Column('places', sa.Integer(), nullable=False),
-        sa.PrimaryKeyConstraint('host', name=op.f('pk_service')))
+        sa.PrimaryKeyConstraint('host', name=op.f('pk_service')), **MYSQL)
