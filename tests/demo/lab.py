@@ -3,6 +3,7 @@
 A lab that is up already is used and left as it was found; otherwise one is built, which ends with this process however that ends.
 """
 import contextlib
+import itertools
 import pathlib
 import time
 import uuid
@@ -55,7 +56,9 @@ class InLab(Stage):
     def spec(self):
         """See Stage."""
         self._note.write_text(self.uuid)
-        return {'uuid': self.uuid, 'name': 'demo', 'memory_mib': guest.MEMORY_MIB, 'kernel': str(guest.kernel()),
+        taken = {instance['name'] for instance in self.api.instances()}     # in a lab that was kept a guest of before may live on
+        name = next(name for name in itertools.chain(['demo'], (f'demo-{n}' for n in itertools.count(2))) if name not in taken)
+        return {'uuid': self.uuid, 'name': name, 'memory_mib': guest.MEMORY_MIB, 'kernel': str(guest.kernel()),
                 'initrd': str(self.lab.initrd), 'cmdline': guest.command_line(tick=TICK, write=WRITE, fill=FILL),
                 'disks': [{'target': 'vda', 'size': DISK * MIB}]}
 
