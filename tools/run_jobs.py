@@ -3,8 +3,8 @@
     python tools/run_jobs.py [--full] [--only WORD] [JOB...]
 
 Jobs: style, unit, unit-eventlet, functional, faults. --only takes of each job those checks or tests whose names match WORD, a regular
-expression. Each job runs in a process group of its own, which a watchdog ends if this process is killed; the servers that the
-tests started end with it.
+expression. Results are kept in .stestr, or where MIGRATOR_TEST_RESULTS says. Each job runs in a process group of its own, which
+a watchdog ends if this process is killed; the servers that the tests started end with it.
 """
 import argparse
 import io
@@ -40,12 +40,15 @@ class Watchdog:
     GRACE = 20.0
 
     def __init__(self):
-        self._process = subprocess.Popen([sys.executable, __file__, '--watch'], stdin=subprocess.PIPE, text=True, start_new_session=True)
+        self._process = subprocess.Popen([sys.executable, __file__, '--watch'], stdin=subprocess.PIPE, start_new_session=True)
 
-    def guard(self, group):
-        """From now on guard this process group; 0: none."""
-        self._process.stdin.write(f'{group}\n')
-        self._process.stdin.flush()
+    def guard_caller(self):
+        """From now on guard the process group that the caller leads: a job says so itself, lest it live unguarded for an instant."""
+        os.write(self._process.stdin.fileno(), f'{os.getpid()}\n'.encode())
+
+    def guard_none(self):
+        """The job is over."""
+        os.write(self._process.stdin.fileno(), b'0\n')
 
     def stop(self):
         """End the watchdog."""
@@ -61,13 +64,14 @@ class Watchdog:
         end_group(group, cls.GRACE)
 
 
-def end_group(group, grace):
-    """End a process group: ask, wait up to `grace` seconds, then kill. 0 stands for none."""
+def end_group(group, grace, reap=lambda: None):
+    """End a process group: ask, wait up to `grace` seconds, then kill. 0 stands for none. reap: collects a child that ended."""
     deadline = time.monotonic() + grace
     try:
         if group:
             os.killpg(group, signal.SIGTERM)
         while group and time.monotonic() < deadline:
+            reap()
             os.killpg(group, 0)
             time.sleep(0.05)
         if group:
@@ -79,17 +83,17 @@ def end_group(group, grace):
 def run(watchdog, command, env=None, seconds=STYLE_SECONDS, **options):
     """Run a command from the project's root in a process group of its own; return its exit code, or 'timed out'."""
     environment = os.environ | {'PYTHONPATH': str(ROOT)} | (env or {})
-    process = subprocess.Popen(command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, start_new_session=True, **options)
-    watchdog.guard(process.pid)
+    process = subprocess.Popen(command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, start_new_session=True,
+                               preexec_fn=watchdog.guard_caller, **options)
     try:
         return process.wait(seconds)
     except subprocess.TimeoutExpired:
         return f'not finished after {seconds} s'
     finally:
         if process.poll() is None:
-            end_group(process.pid, 5.0)
+            end_group(process.pid, 20.0, process.poll)
             process.wait()
-        watchdog.guard(0)
+        watchdog.guard_none()
 
 
 # ---- style ----
@@ -172,7 +176,7 @@ def count(stream):
 def run_tests(watchdog, job, only):
     """Run one job of tests with stestr; return (passed, failed, skipped)."""
     folder, workers, env, seconds = TEST_JOBS[job]
-    store = ROOT / '.stestr' / job
+    store = pathlib.Path(os.environ.get('MIGRATOR_TEST_RESULTS', ROOT / '.stestr')) / job
     shutil.rmtree(store, ignore_errors=True)
     store.mkdir(parents=True)
     stestr = [*tool('stestr'), '--repo-url', str(store), '--test-path', folder, '--top-dir', str(ROOT)]
