@@ -57,12 +57,12 @@ class Agents:
 
         Should the guest have other disks than the catalogue knows of, the destination is asked again about the true ones.
         """
-        there = concurrency.spawn(self.compute.check_can_live_migrate_destination, context, destination_host, guest)
-        here = self.compute.check_can_live_migrate_source(context, source_host, guest)
+        there = concurrency.spawn(naming, self.compute.check_can_live_migrate_destination, context, destination_host, guest)
+        here = naming(self.compute.check_can_live_migrate_source, context, source_host, guest)
         offer = there.wait()
         if {d.path: d.backing for d in here.disks} != {d.path: d.backing for d in guest.disks}:
             guest = dataclasses.replace(guest, disks=here.disks)
-            offer = self.compute.check_can_live_migrate_destination(context, destination_host, guest)
+            offer = naming(self.compute.check_can_live_migrate_destination, context, destination_host, guest)
         return here, offer
 
     def checked(self, context, row):
@@ -129,6 +129,14 @@ class Agents:
             self.compute.abort_live_migration(context, row.source_host, row.id, row.instance_uuid)
         except (errors.NoAnswer, errors.NotDelivered, exceptions.MigratorError) as error:
             LOG.warning('%s was not told to cancel the job, it will be told again: %s', row.source_host, error)
+
+
+def naming(call, context, host, *args):
+    """Call an agent; what it says is wrong gets the host's name, which the agent's own words leave out."""
+    try:
+        return call(context, host, *args)
+    except (exceptions.AgentError, exceptions.NotFound) as error:
+        raise getattr(exceptions, error.kind)(f'{host}: {error}') from None
 
 
 def plan_of(migration_id, guest, source_host, destination_host, options, source, destination, verdict):

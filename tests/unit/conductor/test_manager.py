@@ -122,6 +122,12 @@ class LiveMigrateTest(ManagerTestCase):
         self.cloud.broker.cut('beta')
         self.refused(exceptions.Unavailable, 'beta', self.api.live_migrate, 'web', 'beta', options={'dry_run': True})
 
+    def test_a_check_that_fails_names_the_host(self):
+        """Given an agent whose hypervisor fails, its words come with its host's name, in a dry run and in the migration's reason."""
+        self.cloud.world.inject('beta', 'check_can_live_migrate_destination', 'fail', times=2)
+        self.refused(exceptions.DriverError, 'beta: ', self.api.live_migrate, 'web', 'beta', options={'dry_run': True})
+        self.assertIn('beta: ', self.cloud.migrate('web', 'beta', 'failed')['error'])
+
 
 class MigrationTest(ManagerTestCase):
 
