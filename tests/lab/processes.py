@@ -113,6 +113,9 @@ class HostProcess(subprocess.Popen):
         """Send a signal to the program. Nothing happens if it has ended."""
         if self.poll() is None and self.program:
             send(self.program, number)
+            if number != signal.SIGSTOP:
+                # nsenter stops itself when it sees its program stopped, and would then never see it end.
+                send(self.pid, signal.SIGCONT)
 
 
 class Daemon:
