@@ -28,7 +28,7 @@ from tests.lab.disk import read_records
 CONDUCTOR = {'claim_seconds': 3.0, 'sweep_interval': 0.3, 'retry_interval': 0.3, 'observe_interval': 0.4, 'poll_interval': 3.0,
              'host_down_after': 8.0, 'host_lost_after': 30.0}
 COMPUTE = {'heartbeat_interval': 0.5, 'report_interval': 0.4, 'progress_interval': 0.3}
-DISK = 48 << 20
+DISK, SMALL_DISK = 48 << 20, 8 << 20
 #: Seconds that a guest may be silent. It is a tenth of that in practice; but two CPUs emulate it, and daemons start meanwhile.
 SILENCE = 3.0
 
@@ -220,11 +220,12 @@ class Cloud(fixtures.Fixture):
         except Exception as error:
             raise AssertionError(f'{error}: {self.api.show(migration["id"])}') from error
 
-    def await_copying(self, made, host, timeout=40):
-        """Wait until libvirt at `host` says that memory of the guest is being copied away from there."""
+    def await_copying(self, made, host, what='Memory', timeout=60):
+        """Wait until libvirt at `host` has sent some of the guest's Memory, or before that of its Files, to the other host."""
         def copying():
             said = self.hosts[host].virsh('domjobinfo', made.uuid, check=False)
-            return 'Memory processed' in said and 'Completed' not in said
+            sent = [line.split()[-2] for line in said.splitlines() if line.startswith(f'{what} processed:')]
+            return 'Completed' not in said and any(float(amount) for amount in sent)
         wait_until(copying, timeout, f'copying of {made.name} from {host}', interval=0.05)
 
     @staticmethod

@@ -6,7 +6,7 @@ import testtools
 from testtools.content import text_content
 
 from migrator.states import Status
-from tests.cloud import SILENCE, Cloud
+from tests.cloud import SILENCE, SMALL_DISK, Cloud
 from tests.lab import wait_until
 
 
@@ -81,17 +81,17 @@ class CloudCase(testtools.TestCase):
     # --- given ---
 
     def standing(self):
-        """Give (guest, where it runs, the other host): a writer with one qcow2 disk, which the tests of a class share."""
+        """Give (guest, where it runs, the other host): a writer with one small qcow2 disk, which the tests of a class share."""
         if self._standing is None:
-            type(self)._standing = self.cloud.boot(next(iter(self.cloud.hosts)))
+            type(self)._standing = self.cloud.boot(next(iter(self.cloud.hosts)), disks=[{'target': 'vda', 'size': SMALL_DISK}])
         here = self.api.instance_show(self._standing.uuid)['host']
         return self._standing, here, next(name for name in self.cloud.hosts if name != here)
 
     @contextlib.contextmanager
-    def copying(self, guest, destination, **options):
-        """A live migration that is copying; in the end it is aborted if it has not ended. Gives the migration."""
-        migration = self.api.live_migrate(guest.uuid, destination, options={'bandwidth_mib': 2, **options})
-        self.cloud.await_copying(guest, migration['source_host'])
+    def copying(self, guest, destination, what='Memory', bandwidth_mib=2):
+        """A live migration that is copying what is named, 'Memory' or before that 'File'. Gives the migration."""
+        migration = self.api.live_migrate(guest.uuid, destination, options={'bandwidth_mib': bandwidth_mib})
+        self.cloud.await_copying(guest, migration['source_host'], what)
         yield migration
 
     # --- then ---

@@ -2,7 +2,7 @@
 import hashlib
 import subprocess
 
-from tests.cloud import DISK, Guest
+from tests.cloud import DISK, SMALL_DISK, Guest
 from tests.cloud_case import CloudCase
 from tests.lab import guest as lab_guest
 from tests.lab.disk import check_fill
@@ -135,7 +135,7 @@ class Looking(CloudCase):
         self.wait_for(grown, 'three different numbers')
         moved = [job['memory_processed'] + job['disk_processed'] for job in seen if job.get('active')]
         self.assertEqual(sorted(moved), moved)
-        self.assertTrue(any(job.get('disk_total') == DISK for job in seen), seen[-1])
+        self.assertTrue(any(job.get('disk_total') == SMALL_DISK for job in seen), seen[-1])
         self.assertEqual(migration['id'], self.api.instance_show(guest.uuid)['locked_by'])
         ended = self.cloud.ended(migration)
         self.assert_outcome(ended, guest, there)
