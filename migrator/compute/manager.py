@@ -197,10 +197,16 @@ class ComputeManager:
 
     @server.exposed(contract.COMPUTE)
     def create_instance(self, context, envelope, spec):
-        """Make disks and define the guest."""
+        """Make disks and define the guest; the result has what the inventory says of it, so that it can be migrated at once."""
         read = facts.from_wire(facts.InstanceSpec, spec, 'spec')
-        return self._start('create_instance', envelope, {'spec': spec}, read.uuid,
-                           lambda: run_driver(self._driver.create_instance, read))
+
+        def create():
+            result = run_driver(self._driver.create_instance, read) or {}
+            for guest in run_driver(self._driver.inventory):
+                if guest.uuid == read.uuid:
+                    result = result | {'guest': facts.to_wire(guest)}
+            return result
+        return self._start('create_instance', envelope, {'spec': spec}, read.uuid, create)
 
     @server.exposed(contract.COMPUTE)
     def start_instance(self, context, envelope, instance_uuid):

@@ -61,6 +61,8 @@ def _hypervisor(source, destination):
         yield f'the destination does not offer guests of type {source.domain_type}'
     if destination.occupied:
         yield f'the destination is not free for the guest: {destination.occupied}'
+    for path in destination.boot_files_missing:
+        yield f'the guest boots from {path}, which the destination does not have'
 
 
 def _cpu(source, destination):

@@ -282,8 +282,12 @@ def commit(tx, record, what, reply):
     elif what is Commit.DELETED:
         catalogue.delete(tx, uuid)
     elif what is Commit.CREATED and not catalogue.several(tx, [uuid]):
-        spec = facts.from_wire(facts.InstanceSpec, row.request['spec'])
-        guest = facts.Guest(uuid=uuid, name=spec.name, state=GuestState.OFF, memory_mib=spec.memory_mib, vcpus=spec.vcpus, managed=True)
-        catalogue.insert(tx, uuid, catalogue.values(guest, row.source_host))
+        catalogue.insert(tx, uuid, catalogue.values(made(row, reply), row.source_host))
 
 
+def made(row, reply):
+    """Describe a guest that was made: as its host does, or as it was asked for if the host did not say."""
+    if 'guest' in reply.result:
+        return facts.from_wire(facts.Guest, reply.result['guest'])
+    spec = facts.from_wire(facts.InstanceSpec, row.request['spec'])
+    return facts.Guest(uuid=spec.uuid, name=spec.name, state=GuestState.OFF, memory_mib=spec.memory_mib, vcpus=spec.vcpus, managed=True)

@@ -210,4 +210,5 @@ def guest_of(row):
     """Turn a catalogue row into what agents are told of the guest."""
     return facts.from_wire(facts.Guest, {
         'uuid': row.uuid, 'name': row.name, 'state': row.state if row.state in ('running', 'paused') else 'off',
-        'memory_mib': row.memory_mib, 'vcpus': row.vcpus, 'disks': row.disks, 'managed': bool(row.managed)})
+        'memory_mib': row.memory_mib, 'vcpus': row.vcpus, 'disks': row.disks, 'boot_files': row.boot_files,
+        'managed': bool(row.managed)})

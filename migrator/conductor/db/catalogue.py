@@ -65,7 +65,7 @@ def values(guest, host):
     """Turn a host's description of a guest into column values."""
     name = guest.name[:instance.c.name.type.length]
     return {'name': name, 'host': host, 'state': STATE[guest.state].value, 'memory_mib': guest.memory_mib, 'vcpus': guest.vcpus,
-            'disks': facts.to_wire(guest.disks), 'managed': guest.managed}
+            'disks': facts.to_wire(guest.disks), 'boot_files': list(guest.boot_files), 'managed': guest.managed}
 
 
 def insert(tx, uuid, columns):

@@ -131,5 +131,6 @@ instance = sa.Table(
     sa.Column('memory_mib', sa.Integer, nullable=False, default=0),
     sa.Column('vcpus', sa.Integer, nullable=False, default=0),
     sa.Column('disks', sa.JSON, nullable=False),
+    sa.Column('boot_files', sa.JSON, nullable=False),
     sa.Column('managed', sa.Boolean, nullable=False, default=False),
     sa.Column('updated_at', TIME, nullable=False))

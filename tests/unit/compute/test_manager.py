@@ -56,7 +56,7 @@ class MethodsTest(ManagerTestCase):
                                 ('delete_instance', {'instance_uuid': instance})):
             self.ask(name, envelope=facts.to_wire(support.envelope(name)), **arguments)
             self.assertEqual(OperationState.SUCCEEDED, self.conductor.next_report().state)
-        self.assertEqual([('create_instance', facts.from_wire(facts.InstanceSpec, spec)), ('start_instance', instance),
+        self.assertEqual([('create_instance', facts.from_wire(facts.InstanceSpec, spec)), ('inventory',), ('start_instance', instance),
                           ('stop_instance', instance, 5), ('delete_instance', instance)], self.driver.calls)
 
     def test_questions_are_answered_on_the_spot(self):
@@ -120,7 +120,8 @@ class TurnsTest(ManagerTestCase):
         self.begin('pre_live_migration')
         support.wait_for(entered.is_set)
         self.begin('rollback_live_migration_at_destination')
-        self.assertEqual('running', self.ask('locate_instance', instance_uuid=self.uuid, migration_id=self.plan.migration_id, epoch=0)['state'])
+        said = self.ask('locate_instance', instance_uuid=self.uuid, migration_id=self.plan.migration_id, epoch=0)
+        self.assertEqual('running', said['state'])
         self.assertNotIn('rollback_live_migration_at_destination', [call[0] for call in self.driver.calls])
         go.set()
         self.assertIn('pre_live_migration', self.conductor.next_report().op_id)

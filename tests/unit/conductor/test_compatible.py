@@ -47,6 +47,7 @@ class ReasonTest(testscenarios.WithScenarios, base.TestCase):
         ('machine', {'machine': 'pc-q35-8.0'}, {}, 'does not offer the machine type pc-q35-8.0'),
         ('domain type', {'domain_type': 'hvf'}, {}, 'does not offer guests of type hvf'),
         ('occupied', {}, {'occupied': 'a guest of this uuid is off here'}, 'not free for the guest: a guest of this uuid is off here'),
+        ('boot file', {}, {'boot_files_missing': ('/boot/vmlinuz',)}, 'boots from /boot/vmlinuz, which the destination does not have'),
         ('cpu model', {'cpu_model': 'EPYC'}, {}, 'cannot give the CPU model EPYC'),
         ('host cpu', {'cpu_mode': 'host-passthrough', 'cpu_model': 'Haswell'}, {}, 'has the CPU of its host (Haswell)'),
         ('maximum cpu', {'cpu_mode': 'maximum', 'cpu_model': 'Haswell'}, {}, 'has the CPU of its host (Haswell)'),

@@ -59,6 +59,7 @@ def upgrade():
         sa.Column('memory_mib', sa.Integer(), nullable=False),
         sa.Column('vcpus', sa.Integer(), nullable=False),
         sa.Column('disks', sa.JSON(), nullable=False),
+        sa.Column('boot_files', sa.JSON(), nullable=False),
         sa.Column('managed', sa.Boolean(), nullable=False),
         sa.Column('updated_at', sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint('uuid', name=op.f('pk_instance')), **MYSQL)
