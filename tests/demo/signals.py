@@ -18,7 +18,8 @@ class Interrupted(BaseException):
         self.number = number
 
 
-_heard = []
+_heard = []       # every signal that came
+_pending = []     # the one that has not led to Interrupted yet
 
 
 def listen():
@@ -29,13 +30,15 @@ def listen():
 
 
 def check():
-    """Raise Interrupted once a signal has come."""
-    if _heard:
-        raise Interrupted(_heard[0])
+    """Raise Interrupted if a signal has come; once, so that the cleanup may wait for things too."""
+    if _pending:
+        raise Interrupted(_pending.pop())
 
 
 def _note(number, _frame):
-    first = not _heard
     _heard.append(number)
-    if first and not concurrency.is_green():
+    if len(_heard) > 1:
+        return
+    if not concurrency.is_green():
         raise Interrupted(number)
+    _pending.append(number)

@@ -80,12 +80,12 @@ class Surroundings:
             raise Failed(f'the lab in {self._folder} has one host only; take it down with: tools/lab down')
 
     def _make_broker(self, stack):
-        known = self.lab.record.read().get('services', {})
+        ran = services.running(self.lab, 'rabbitmq')
         with self._show.working('RabbitMQ'):
             url = self.lab.start_service('rabbitmq')
-        if 'rabbitmq' not in known:
+        if not ran:
             stack.callback(self._unless_kept, services.stop, self.lab, 'rabbitmq')
-        self.lab.configuration.database = self.lab.record.data.get('database', '')
+        self.lab.configuration.database = self.lab.record.read().get('database', '')
         self._log_to_file(stack)
         self.api = conductor.ConductorAPI.from_url(url, user='demo')
         stack.callback(self.api.close)
