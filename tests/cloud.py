@@ -241,13 +241,16 @@ class Cloud(fixtures.Fixture):
 
     def where(self, made):
         """What libvirt itself says: {host: state in its words} of every host that knows the guest."""
-        return {name: host.virsh('domstate', made.uuid).strip() for name, host in self.hosts.items() if made.uuid in host.domains()}
+        known = {name: host for name, host in self.hosts.items() if made.uuid in host.domains()}
+        said = {name: host.virsh('domstate', made.uuid, check=False).strip() for name, host in known.items()}
+        return {name: state for name, state in said.items() if state}    # it may leave between the two questions
 
     def violations(self, made, host, state='running'):
         """Say in words what is not as it must be: the guest once, at `host`, in the catalogue too, nothing of it anywhere else."""
         found = []
-        if self.where(made) != {host: {'running': 'running', 'stopped': 'shut off'}[state]}:
-            found.append(f'libvirt knows the guest as {self.where(made)}, it should be {state} at {host} alone')
+        where = self.where(made)
+        if where != {host: {'running': 'running', 'stopped': 'shut off'}[state]}:
+            found.append(f'libvirt knows the guest as {where}, it should be {state} at {host} alone')
         emulators = [name for name, place in self.hosts.items() if emulator(place, made.uuid)]
         if emulators != ([host] if state == 'running' else []):
             found.append(f'QEMU runs it at {emulators}')
