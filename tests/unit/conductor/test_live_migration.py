@@ -221,15 +221,14 @@ class AbortTest(CloudTestCase):
         self.cloud.assert_clean(guest, 'beta')
 
     def test_an_abort_that_comes_too_late_for_the_hypervisor(self):
-        guest = self.cloud.create('web', 'alpha')
+        guest = self.slow_guest()
         self.world.inject('alpha', 'abort_live_migration', 'fail', times=-1)
-        moving = self.api.live_migrate('web', 'beta')
-        self.cloud.wait(moving, ('running', 'finishing', 'completed'))
-        try:
-            self.api.abort(moving['id'])
-        except exceptions.TooLate:
-            self.assertIn(self.api.show(moving['id'])['status'], ('finishing', 'completed'))
-        self.cloud.wait(moving, 'completed')
+        moving = self.api.live_migrate('slow', 'beta')
+        self.cloud.wait_job(guest)
+        self.api.abort(moving['id'])
+        self.world.finish_job(guest)
+        view = self.cloud.wait(moving, 'completed')
+        self.assertIn('too late', ' '.join(e['reason'] for e in view['events']))
         self.cloud.assert_clean(guest, 'beta')
 
 
