@@ -114,6 +114,12 @@ class Requests:
             return self.database.run(lambda tx: self._write(tx, context, request_id, prepare))
         except db_exception.DBDuplicateEntry as error:
             return self._lost_race(request_id, prepare, error)
+        except (exceptions.Conflict, exceptions.NotFound):
+            # What stands in its way may be the same request, which another conductor took between our two looks at the database.
+            known = self.database.run(lambda tx: ledger.by_request(tx, request_id))
+            if known.id is None:
+                raise
+            return known, None
 
     def _write(self, tx, context, request_id, prepare):
         known = ledger.by_request(tx, request_id)

@@ -1,8 +1,10 @@
 """Requests that meet: the same one twice, two for one guest, more than there is room for; and the life of an instance."""
 import threading
 import uuid
+from unittest import mock
 
 from migrator import concurrency, exceptions
+from migrator.conductor.db import ledger
 from migrator.states import GuestState
 from tests.simulated import timeline
 from tests.unit.conductor.test_live_migration import CloudTestCase
@@ -32,6 +34,22 @@ class RepeatedTest(CloudTestCase):
         self.cloud.wait(answers[0], 'completed')
         self.cloud.assert_clean(guest, 'beta')
         self.assertEqual(1, len(self.world.history(guest, 'live_migration')))
+
+    def test_taken_by_another_conductor_between_two_looks(self):
+        """Given a request that another conductor takes just after this one has looked for it, this one answers with the same migration."""
+        self.cloud.create('web', 'alpha')
+        original, late = ledger.by_request, []
+
+        def look(tx, request_id):
+            if not late:
+                late.append(tx)
+                return original(tx, 'another')                       # as it was before the other conductor's commit
+            return original(tx, request_id)
+        first = self.api.live_migrate('web', 'beta', request_id='req-1')
+        with mock.patch.object(ledger, 'by_request', look):
+            self.assertEqual(first['id'], self.api.live_migrate('web', 'beta', request_id='req-1')['id'])
+        self.assertTrue(late)
+        self.cloud.wait(first, 'completed')
 
     def test_an_instance_is_made_once(self):
         spec = {'uuid': str(uuid.uuid4()), 'name': 'web', 'memory_mib': 64}
