@@ -1,4 +1,5 @@
 """Numbers: the clock of the processor that a process has used, and what is said of a series of times."""
+import itertools
 import os
 import pathlib
 import statistics
@@ -38,6 +39,23 @@ class Processor:
     def above(self, idle, count):
         """Processor seconds above the idle rates, by daemon, for each of `count` events. idle: the `rate` of a Processor."""
         return {name: (used - idle[name] * self.seconds) / count for name, used in self.used.items()}
+
+
+def phases(moments):
+    """Split a migration's timeline into its phases. moments: (milliseconds, step, what happened, reason), in order.
+
+    Returns {what went on from one entry to the next: seconds}; an operation's phase ends as its outcome is recorded.
+    """
+    found = {}
+    for (begin, step, what, _), (end, *_rest) in itertools.pairwise(moments):
+        name = {'requested': 'checks', 'observe': 'observation'}.get(what, step)
+        found[name] = found.get(name, 0.0) + (end - begin) / 1000
+    return found
+
+
+def medians(series):
+    """Give the median of each key over dicts of numbers that have the same keys."""
+    return {name: statistics.median(one[name] for one in series) for name in series[0]}
 
 
 def summary(times):

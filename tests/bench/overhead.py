@@ -36,15 +36,17 @@ class Overhead:
 
     def _pairs(self, count, bandwidth):
         """Measure pairs; who comes first alternates, and with that each way is gone by both kinds equally often."""
-        bare, orchestrated = [], []
+        bare, orchestrated, phases = [], [], []
         for number in range(count):
-            first = self._stage.bare(bandwidth) if number % 2 == 0 else self._stage.orchestrated(bandwidth).seconds
-            second = self._stage.orchestrated(bandwidth).seconds if number % 2 == 0 else self._stage.bare(bandwidth)
-            pair = (first, second) if number % 2 == 0 else (second, first)
-            bare.append(pair[0])
-            orchestrated.append(pair[1])
-            self._say(f'  pair {number + 1}: bare {pair[0]:.3f} s, orchestrated {pair[1]:.3f} s')
-        return measure.compare(bare, orchestrated)
+            for kind in ('bare', 'orchestrated') if number % 2 == 0 else ('orchestrated', 'bare'):
+                if kind == 'bare':
+                    bare.append(self._stage.bare(bandwidth))
+                    continue
+                moved = self._stage.orchestrated(bandwidth)
+                orchestrated.append(moved.seconds)
+                phases.append(measure.phases(self._stage.watch.moments(moved.id)))
+            self._say(f'  pair {number + 1}: bare {bare[-1]:.3f} s, orchestrated {orchestrated[-1]:.3f} s')
+        return measure.compare(bare, orchestrated) | {'phases': measure.medians(phases)}
 
     def _calibrate(self):
         """Find the bandwidth at which the bare call takes about LONG_SECONDS."""
@@ -62,6 +64,7 @@ class Overhead:
             self._say(f'{name}: {kind:<13} median {numbers["median"]:.3f} s, least {numbers["min"]:.3f}, most {numbers["max"]:.3f}')
         self._say(f'{name}: ratio of the medians {found["ratio"]:.3f}, added {found["added"]:+.3f} s '
                   f'(median of the pairs {found["added_in_pairs"]:+.3f} s)')
+        self._say(f'{name}: phases, medians: ' + ', '.join(f'{phase} {seconds:.3f} s' for phase, seconds in found['phases'].items()))
 
 
 class ControlPlane:

@@ -23,6 +23,18 @@ class TestCompare(base.TestCase):
         self.assertRaises(ValueError, measure.compare, [1.0, 2.0], [1.0])
 
 
+class TestPhases(base.TestCase):
+    """Where the time goes."""
+
+    def test_timeline(self):
+        """Given a timeline, then each phase lasts until the next entry; what comes twice is added up."""
+        moments = [(0, 'check', 'requested', ''), (50, 'pre', 'start', ''), (80, 'live', 'start', ''), (2080, 'live', 'observe', ''),
+                   (2100, 'post', 'start', ''), (2150, 'post', 'start', ''), (2200, 'post', 'end', '')]
+        found = measure.phases(moments)
+        self.assertEqual({'checks': 0.05, 'pre': 0.03, 'live': 2.0, 'observation': 0.02, 'post': 0.1}, found)
+        self.assertEqual(2.5, measure.medians([found, found | {'live': 3.0}])['live'])
+
+
 class TestProcessor(base.TestCase):
     """What processes use."""
 
