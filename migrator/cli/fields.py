@@ -1,0 +1,68 @@
+"""The columns of a migration, in lists and as a single view."""
+from migrator.cli import output
+from migrator.cli.output import Column
+
+
+def _statistic(name):
+    return lambda view: view.get('statistics', {}).get(name, 0) or ''
+
+
+def _elapsed(milliseconds):
+    return '' if milliseconds == '' else output.duration(milliseconds)
+
+
+def _bytes(count):
+    return '' if count == '' else output.size(count)
+
+
+def _debts(debts):
+    return '\n'.join(output.plain(f'{debt["action"]} at {debt["host"]}: {debt["reason"]}') for debt in debts)
+
+
+def _if_set(flag):
+    return 'yes' if flag else ''
+
+
+KIND = Column('kind', 'Kind', output.kind)
+INSTANCE = Column('instance_name', 'Instance', of=output.guest)
+
+#: The result of a list; KIND comes second where kinds are mixed.
+LIST = (
+    Column('id', 'ID'),
+    INSTANCE,
+    Column('source_host', 'From'),
+    Column('destination_host', 'To'),
+    Column('status', 'Status'),
+    Column('progress', 'Progress', output.share, of=output.progress),
+    Column('reason', 'Reason', of=lambda view: view['error'] or view['reason']),
+    Column('created_at', 'Created', output.moment),
+)
+LIST_KINDS = (LIST[0], KIND, *LIST[1:])
+
+SHOW = (
+    Column('id', 'ID'),
+    KIND,
+    INSTANCE,
+    Column('instance_uuid', 'Instance UUID'),
+    Column('source_host', 'From'),
+    Column('destination_host', 'To'),
+    Column('status', 'Status', output.status),
+    Column('progress', 'Progress', output.share, of=output.progress),
+    Column('step', 'Step'),
+    Column('direction', 'Direction'),
+    Column('reason', 'Reason'),
+    Column('error', 'Error'),
+    Column('abort_requested', 'Abort requested', _if_set),
+    Column('no_return', 'Past the point of no return', _if_set),
+    Column('needs_attention', 'Needs attention', _if_set),
+    Column('debts', 'Cleanup owed', _debts),
+    Column('downtime_ms', 'Downtime', _elapsed, of=_statistic('downtime_ms')),
+    Column('elapsed_ms', 'Time of the hypervisor', _elapsed, of=_statistic('elapsed_ms')),
+    Column('memory_processed', 'Memory copied', _bytes, of=_statistic('memory_processed')),
+    Column('disk_processed', 'Disk copied', _bytes, of=_statistic('disk_processed')),
+    Column('created_at', 'Created', output.moment),
+    Column('updated_at', 'Updated', output.moment),
+    Column('finished_at', 'Finished', output.moment),
+    Column('request_id', 'Request ID'),
+    Column('user', 'User'),
+)

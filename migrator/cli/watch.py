@@ -1,0 +1,76 @@
+"""migrator migration watch: progress bars in a terminal, a line for each change elsewhere."""
+from migrator import exceptions
+from migrator.cli import base, output, waiting
+from migrator.cli.migration import migration_id
+from migrator.states import Status
+
+#: A line is due when so many percent more are copied.
+STEP = 10
+
+
+class MigrationWatch(base.Request):
+    """Look on while migrations go on, until all have ended.
+
+    Bars show how much of memory and disks is copied, with rate, round and expected downtime. Where the output is no terminal, each
+    change is a line. One that needs an operator is watched on. The exit code is that of the first one named that did not complete.
+    """
+
+    def add_arguments(self, parser):
+        """Name them."""
+        parser.add_argument('migrations', metavar='MIGRATION', nargs='+', type=migration_id, help='id of a migration')
+        waiting.add_timeout(parser)
+
+    def take_action(self, parsed_args):
+        """Watch, and give the exit code."""
+        migrations = list(dict.fromkeys(parsed_args.migrations))
+        if not self.app.stdout.isatty():
+            return self._watch(migrations, parsed_args.timeout, Lines(self.app.stdout))
+        from migrator.cli import progress
+        with progress.bars(self.app.stdout, self.app.clock) as display:
+            return self._watch(migrations, parsed_args.timeout, display)
+
+    def _watch(self, migrations, timeout, display):
+        poller = waiting.Poller(self.app, timeout)
+        views = {}
+        while True:
+            for migration in migrations:
+                if migration not in views or not Status(views[migration]['status']).terminal:
+                    views[migration] = poller.show(migration) or views.get(migration)
+            known = [views[migration] for migration in migrations if views[migration]]
+            display.update(known)
+            going_on = len(known) < len(migrations) or any(not Status(view['status']).terminal for view in known)
+            if not going_on or not poller.pause():
+                return self._end(migrations, known)
+
+    def _end(self, migrations, known):
+        if len(known) < len(migrations):
+            raise exceptions.Unavailable('no conductor answered in time')
+        codes = [waiting.verdict(view, not Status(view['status']).terminal)[0] for view in known]
+        return next(filter(None, codes), 0)
+
+
+class Lines:
+    """Writes a line whenever something changed that is worth one."""
+
+    def __init__(self, stream):
+        self._stream = stream
+        self._last = {}
+
+    def update(self, views):
+        """Take news of all."""
+        for view in views:
+            share = output.percent(view) if view['status'] == Status.RUNNING else None
+            words = (view['status'], view['step'], view['reason'])
+            news = (*words, None if share is None else share // STEP)
+            if self._last.get(view['id']) != news:
+                self._last[view['id']] = news
+                self._stream.write(line(view, share) + '\n')
+                self._stream.flush()
+
+
+def line(view, share):
+    """Write where a migration stands as one line. share: percent copied or None."""
+    where = view['source_host'] + (f' -> {view["destination_host"]}' if view['destination_host'] else '')
+    copied = '' if share is None else f', {share} % copied'
+    why = view['error'] if Status(view['status']).terminal and view['error'] else view['reason']
+    return output.plain(f'{output.moment(view["updated_at"], True)}  {output.guest(view)}  {where}  {view["status"]}{copied}: {why}')
