@@ -28,8 +28,8 @@ SAMPLE = 'etc/migrator/migrator.conf.sample'
 TEST_JOBS = {
     'unit': ('tests/unit', 2, {'MIGRATOR_CONCURRENCY': 'threading'}, 900),
     'unit-eventlet': ('tests/unit', 2, {'MIGRATOR_CONCURRENCY': 'eventlet'}, 900),
-    'functional': ('tests/functional', 1, {}, 2100),
-    'faults': ('tests/faults', 1, {}, 2100),
+    'functional': ('tests/functional', 1, {}, 2400),
+    'faults': ('tests/faults', 1, {}, 2400),
 }
 STYLE_SECONDS = 600
 
