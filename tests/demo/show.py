@@ -30,7 +30,8 @@ def words_of(view):
     if status is Status.RUNNING and job.get('active'):
         if job['disk_remaining']:
             return 'copying the disk'
-        return f'copying memory, round {max(1, job["iteration"])}'
+        if job['memory_processed'] or job['iteration'] > 1:
+            return f'copying memory, round {max(1, job["iteration"])}'
     return WORDS[status]
 
 

@@ -120,13 +120,16 @@ class StoryTest(base.TestCase):
 class ShowTest(base.TestCase):
 
     def test_progress_in_words_and_bytes(self):
-        job = {'active': True, 'memory_total': 100, 'memory_remaining': 25, 'disk_total': 10, 'disk_remaining': 5, 'iteration': 2}
+        job = {'active': True, 'memory_total': 100, 'memory_remaining': 25, 'disk_total': 10, 'disk_remaining': 5, 'iteration': 2,
+               'memory_processed': 75}
         view = {'status': 'running', 'progress': job}
         self.assertEqual('copying the disk', show.words_of(view))
         self.assertEqual((75, 100), show.share_of(view, 'memory'))
         self.assertEqual((5, 10), show.share_of(view, 'disk'))
         job['disk_remaining'] = 0
         self.assertEqual('copying memory, round 2', show.words_of(view))
+        job.update(memory_processed=0, iteration=0)
+        self.assertEqual('copying', show.words_of(view))
         view['status'] = 'finishing'
         self.assertEqual((100, 100), show.share_of(view, 'memory'))
         self.assertEqual((0, 0), show.share_of({'status': 'running', 'progress': {}}, 'disk'))
