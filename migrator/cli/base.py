@@ -5,7 +5,6 @@ JSON and YAML carry the whole view, as the API gives it; tables and CSV carry th
 from cliff import command, lister, show
 
 from migrator import exceptions
-from migrator.cli import output
 from migrator.cli.errors import usage_error
 
 #: Formats whose values nest, so that nothing needs to be left out.

@@ -59,7 +59,7 @@ class Poller:
             self.app.complain(f'no answer for the moment, asking again: {error}')
         elif now - self._silent_since > PATIENCE:
             raise error
-        return None
+        return
 
 
 def wait(app, view, timeout, display):
