@@ -49,7 +49,7 @@ class HeartbeatLoop:
         self._full_next = True
         self._known = {}                 # uuid -> Guest, as the last heartbeat that arrived left it
         self._facts = facts.Host()       # what the hypervisor last said
-        self._progress = {}              # migration id -> (when, Job as a dict)
+        self._progress = {}              # migration id -> (when it was asked for, the last active Job as a dict, {} before the first)
         self._question = None            # the hypervisor's answer, when it is being waited for
         self._looked = 0.0               # when it was asked
         self._beating = threading.Lock()
@@ -82,7 +82,7 @@ class HeartbeatLoop:
             heartbeat = facts.Heartbeat(sequence=self._sequence, monotonic=self._clock(), looked=self._looked,
                                         draining=self._operations.draining,
                                         facts=self._facts, full=full, guests=changed, gone=gone,
-                                        progress={m: job for m, (_, job) in self._progress.items()}, **self._who)
+                                        progress={m: job for m, (_, job) in self._progress.items() if job}, **self._who)
             try:
                 answer = self._conductor.heartbeat(context, heartbeat)
             except (errors.NoAnswer, errors.NotDelivered) as error:
@@ -134,11 +134,15 @@ class HeartbeatLoop:
         return changed, tuple(uuid for uuid in self._known if uuid not in found)
 
     def _jobs(self):
-        """Give {migration id: (when, Job as a dict)} of what runs, each asked for once a progress_interval at most."""
+        """Give `_progress` anew, each job asked for once a progress_interval at most.
+
+        A driver that cannot tell, or whose job has just ended, gives an inactive Job; what was known before is worth more.
+        """
         now = self._clock()
         jobs = self._manager.jobs()
         progress = {migration: known for migration, known in self._progress.items() if migration in jobs}
         for migration, instance_uuid in jobs.items():
             if migration not in progress or now - progress[migration][0] >= self._progress_interval:
-                progress[migration] = (now, facts.to_wire(run_driver(self._driver.progress, instance_uuid)))
+                job = run_driver(self._driver.progress, instance_uuid)
+                progress[migration] = (now, facts.to_wire(job) if job.active else progress.get(migration, (now, {}))[1])
         return progress

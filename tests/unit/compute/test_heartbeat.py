@@ -92,6 +92,15 @@ class HeartbeatTest(ManagerTestCase):
         self.driver.guests = {'a': self.a}
         support.wait_for(lambda: self.beat().gone or self.conductor.heartbeats[-2].gone)
 
+    def test_a_job_of_which_nothing_was_ever_known_is_not_told_of(self):
+        entered, go = self.driver.hold('live_migration')
+        self.driver.results['progress'] = facts.Job()
+        self.begin('live_migration', prepared={})
+        support.wait_for(entered.is_set)
+        self.assertEqual({}, self.beat().progress)
+        go.set()
+        self.conductor.next_report()
+
     def test_running_migrations_are_told_of_and_asked_for_once_a_second(self):
         entered, go = self.driver.hold('live_migration')
         self.begin('live_migration', prepared={})
@@ -103,6 +112,9 @@ class HeartbeatTest(ManagerTestCase):
         self.now += compute_heartbeat.PROGRESS_INTERVAL
         self.beat()
         self.assertEqual(2, len([c for c in self.driver.calls if c[0] == 'progress']))
+        self.driver.results['progress'] = facts.Job()  # the driver cannot tell, or the job has just ended
+        self.now += compute_heartbeat.PROGRESS_INTERVAL
+        self.assertEqual(2, self.beat().progress[self.plan.migration_id]['iteration'])
         go.set()
         self.conductor.next_report()
         self.assertEqual({}, self.beat().progress)
