@@ -66,7 +66,7 @@ class TestProcesses(unittest.TestCase):
         super().setUp()
         directory = tempfile.TemporaryDirectory()
         self.addCleanup(directory.cleanup)
-        self.harness = FakeHarness(os.path.join(directory.name, 'world.db'), migration_seconds=1.0)
+        self.harness = FakeHarness(os.path.join(directory.name, 'world.db'), migration_seconds=3.0)
         self.addCleanup(self.harness.world.forget)
         self.addCleanup(self.harness.close)
         self.world, self.a, self.b = self.harness.world, self.harness.a, self.harness.b
