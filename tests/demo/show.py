@@ -6,6 +6,7 @@ import time
 from rich import box
 from rich.console import Console, Group
 from rich.live import Live
+from rich.padding import Padding
 from rich.progress_bar import ProgressBar
 from rich.spinner import Spinner
 from rich.table import Table
@@ -17,6 +18,8 @@ MIB = 1 << 20
 #: Columns of output that no terminal limits.
 PLAIN_WIDTH = 132
 BAR_WIDTH = 32
+#: Columns from which on steps and reasons stand side by side.
+WIDE = 100
 WORDS = {
     Status.QUEUED: 'waiting for its turn', Status.CHECKING: 'checking both hosts', Status.PREPARING: 'preparing the destination',
     Status.RUNNING: 'copying', Status.POST_COPY: 'copying the rest after the switch', Status.WAITING: 'waiting for an operator',
@@ -74,12 +77,19 @@ class Show:
 
     def fact(self, name, value):
         """Show one number with its name."""
-        self.console.print(Text.assemble(f'  {name:<26}', (value, 'bold')))
+        self._row(Text(f'{name:<24}'), Text(value, 'bold'))
 
     def finding(self, good, text):
         """Show the outcome of one check."""
-        mark = ('ok   ', 'green') if good else ('WRONG', 'bold red')
-        self.console.print(Text.assemble('  ', mark, ' ', text))
+        self._row(Text('ok   ', 'green') if good else Text('WRONG', 'bold red'), Text(text))
+
+    def _row(self, *cells):
+        """Print cells next to each other; the last one folds within its own column."""
+        grid = Table.grid(padding=(0, 1, 0, 0))
+        for number in range(len(cells)):
+            grid.add_column(no_wrap=number < len(cells) - 1)
+        grid.add_row(*cells)
+        self.console.print(Padding(grid, (0, 0, 0, 2), expand=False))
 
     def error(self, text):
         """Say what went wrong."""
@@ -105,12 +115,14 @@ class Show:
     def timeline(self, view):
         """Show what happened to a migration, and why, with the seconds since it was asked for."""
         table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1))
+        wide = self.console.width >= WIDE
         table.add_column('seconds', justify='right', no_wrap=True)
-        for name in ('status', 'step', 'why'):
+        for name in ('status', 'step', 'why') if wide else ('status', 'step, and why'):
             table.add_column(name, overflow='fold')
         began = moment(view['created_at'])
         for event in view['events']:
-            table.add_row(f'{moment(event["at"]) - began:.2f}', event['status'], event['step'], event['reason'])
+            cells = (event['step'], event['reason']) if wide else (f'{event["step"]}\n  {event["reason"]}',)
+            table.add_row(f'{moment(event["at"]) - began:.2f}', event['status'], *cells)
         self.console.print()
         self.console.print(table)
 
