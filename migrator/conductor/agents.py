@@ -86,7 +86,7 @@ class Agents:
         if not host:
             return facts.Location(state=GuestState.ABSENT)
         try:
-            return self.compute.locate_instance(context, host, row.instance_uuid, row.id, row.epoch + 1)
+            return self.compute.locate_instance(context, host, row.instance_uuid, row.id, row.epoch)
         except (errors.NoAnswer, errors.NotDelivered, exceptions.MigratorError) as error:
             LOG.warning('%s cannot say where the guest is: %s', host, error)
             return UNREACHABLE

@@ -5,6 +5,7 @@ stored by compare-and-swap on the epoch, with the timeline, the next operation's
 anything sent. A conductor may die between any two lines: the row says what is due, and the sweep of another one takes it up.
 """
 import dataclasses
+import time
 
 import tenacity
 from oslo_log import log
@@ -26,28 +27,38 @@ LOG = log.getLogger(__name__)
 #: Kinds of action that are worth a line in the timeline even if the reason did not change.
 NOTED = (Kind.START, Kind.END)
 
+#: What `_transit_from` returns when it has to be read again.
+CONFLICT = object()
+
 #: What drivers may tell of a finished job.
 STATISTICS = ('downtime_ms', 'elapsed_ms', 'memory_total', 'memory_processed', 'disk_total', 'disk_processed', 'iteration')
 
 
 @dataclasses.dataclass(frozen=True)
 class Transition:
-    """What a transaction decided, to be carried out after its commit. op_id: the operation that the workflow now stands at."""
+    """What a transaction decided, to be carried out after its commit.
 
-    record: ledger.Record
+    before, after: the workflow as it was read and as it is stored now. reply: what led to it. at: when it was read, by the engine's clock.
+    waiting: queued workflows that may find a place now.
+    """
+
+    before: ledger.Record
+    after: ledger.Record
     action: object
-    op_id: str
     reply: Reply
+    at: float
+    waiting: tuple = ()
 
 
 class Engine:
     """Moves workflows on. Stateless: any number of them, in any number of processes, work on the same rows."""
 
-    def __init__(self, database, agents, places=4):
-        """places: how many live migrations one host takes part in at once."""
+    def __init__(self, database, agents, places=4, clock=time.monotonic):
+        """places: how many live migrations one host takes part in at once. clock: seconds, for the time between two transactions."""
         self.database = database
         self.agents = agents
         self.places = places
+        self.clock = clock
 
     def handle(self, migration_id, reply, request=None):
         """Bring a stimulus to a workflow, and go on until it waits for the next event.
@@ -59,15 +70,20 @@ class Engine:
         if transition is not None:
             self.go_on(migration_id, transition)
 
-    def take(self, migration_id, reply, request=None):
-        """Store what a stimulus leads to, and do nothing yet. Returns the Transition, or None when there is nothing to do."""
+    def take(self, migration_id, reply, request=None, last=None):
+        """Store what a stimulus leads to, and do nothing yet. Returns the Transition, or None when there is nothing to do.
+
+        last: the Transition that led to this stimulus. What was written then need not be read again, unless somebody wrote since.
+        """
         try:
-            transition = self._transit(migration_id, reply, request)
+            transition = self._transit_from(migration_id, reply, last) if last is not None else None
+            if last is None or transition is CONFLICT:
+                transition = self._transit(migration_id, reply, request)
         except exceptions.MigrationNotFound:
             LOG.info('there is no migration %s; what concerns it is dropped', migration_id)
             raise
         if transition is not None:
-            row = transition.record.row
+            row = transition.after.row
             rpc_context.MigratorContext(request_id=row.request_id, migration_id=row.id)
             self._log(transition)
         return transition
@@ -79,10 +95,10 @@ class Engine:
         """
         try:
             while transition is not None:
-                row = transition.record.row
+                row = transition.after.row
                 context = rpc_context.MigratorContext(request_id=row.request_id, migration_id=migration_id)
                 reply = self.perform(context, transition)
-                transition = self.take(migration_id, reply) if reply is not None else None
+                transition = self.take(migration_id, reply, last=transition) if reply is not None else None
         except exceptions.MigratorError as error:
             LOG.warning('migration %s will be looked at again: %s', migration_id, error)
         except Exception:
@@ -97,7 +113,7 @@ class Engine:
 
     @staticmethod
     def _log(transition):
-        row, action = transition.record.row, transition.action
+        row, action = transition.before.row, transition.action
         LOG.info('%s of %s: %s -> %s, %s: %s', row.kind, row.instance_name or row.instance_uuid, row.status, action.cursor.status,
                  f'{action.kind} {action.cursor.step}'.strip(), action.reason)
 
@@ -108,9 +124,20 @@ class Engine:
     def _transit(self, migration_id, reply, request):
         return self.database.run(lambda tx: self.transit(tx, migration_id, reply, request))
 
-    def transit(self, tx, migration_id, reply, request=None):
-        """Decide and store one transition within an open transaction. Returns a Transition, or None when nothing is to be done."""
-        record = ledger.load(tx, migration_id)
+    def _transit_from(self, migration_id, reply, last):
+        """Go on from what the last transition stored, without reading it. Returns CONFLICT if that is not how it stands any more."""
+        try:
+            return self.database.run(lambda tx: self.transit(tx, migration_id, reply, record=last.after.later(self.clock() - last.at)))
+        except ledger.EpochConflict:
+            return CONFLICT
+
+    def transit(self, tx, migration_id, reply, request=None, record=None):
+        """Decide and store one transition within an open transaction. Returns a Transition, or None when nothing is to be done.
+
+        record: the workflow if it is known, else it is read. Raises EpochConflict if somebody else moved it meanwhile.
+        """
+        at = self.clock()
+        record = record or ledger.load(tx, migration_id)
         row = record.row
         if stale(record, reply):
             return None
@@ -121,8 +148,8 @@ class Engine:
             return None
         if action.kind is Kind.ADMIT:
             action = self._admit(tx, record, action)
-        self._store(tx, record, action, reply, request)
-        return Transition(record, action, ledger.operation_id(row.id, action.cursor), reply)
+        after = self._store(tx, record, action, reply, request)
+        return Transition(record, after, action, reply, at, tuple(self._effects(tx, record, action, reply)))
 
     def _admit(self, tx, record, action):
         """Take a place at both hosts, or stay in the queue."""
@@ -145,22 +172,18 @@ class Engine:
             values['plan'] = reply.plan
         if isinstance(reply.event, stimulus.Finished):
             values['facts'] = learned(row.facts, record.cursor.step, reply.result)
-            ledger.end_operation(tx, record.op_id, record.now, reply.event.state, reply.result, reply.error)
         if ended:
             values['finished_at'] = record.now
         if WORKFLOWS[row.kind].checks:
             values['admitted'] = not ended and (row.admitted or cursor.phase is not Phase.QUEUED)
-        ledger.store(tx, record, cursor, wake_at=None if ended else record.now + int(action.wake_in * 1000), **values)
+        after = ledger.store(tx, record, cursor, wake_at=None if ended else record.now + int(action.wake_in * 1000), **values)
         if action.kind in NOTED or (action.kind is not Kind.POLL and action.reason != row.reason):
             ledger.note(tx, row.id, record.now, cursor, action.kind.value, action.reason,
                         user=request.user if request else '', request_id=request.request_id if request else row.request_id)
-        if action.kind is Kind.START and (cursor.step, cursor.attempt) != (record.cursor.step, record.cursor.attempt):
-            host, role = place_of(row, cursor.step)
-            ledger.begin_operation(tx, record, cursor, host, agent_of(record, role).process_id, cursor.step)
-        self._effects(tx, record, action, reply)
+        return after
 
     def _effects(self, tx, record, action, reply):
-        """What the catalogue, the debts, the locks and the places learn in the same transaction."""
+        """What the catalogue, the debts, the locks and the places learn in the same transaction. Returns who may find a place now."""
         row = record.row
         commit(tx, record, action.commit, reply)
         if action.guest_off:
@@ -171,14 +194,24 @@ class Engine:
         if action.kind is Kind.END:
             ledger.unlock_all(tx, row.id)
             if row.admitted:
-                hosts.give_places(tx, [row.source_host, row.destination_host])
+                return self._give_places(tx, record)
+        return ()
+
+    def _give_places(self, tx, record):
+        """Give the places back; returns the queued workflows that wait for one of these hosts.
+
+        Nobody waits for a host that had places left. Should one have become full since it was read, the sweep admits who waits for it.
+        """
+        names = [record.row.source_host, record.row.destination_host]
+        hosts.give_places(tx, names)
+        full = any(agent.places + 1 >= self.places for agent in (record.source, record.destination))
+        return ledger.queued(tx, names, self.places) if full else ()
 
     # --- after the commit ---
 
     def perform(self, context, transition):
         """Send what a transition asks for. Returns the next Reply if the answer is there at once, else None."""
-        record, action = transition.record, transition.action
-        row = record.row
+        action, row = transition.action, transition.after.row
         if action.abort_job:
             concurrency.spawn(self.agents.abort_job, context, row)
         match action.kind:
@@ -188,49 +221,29 @@ class Engine:
                 return self._begin(context, transition)
             case Kind.POLL:
                 host, _role = place_of(row, action.cursor.step)
-                return self.agents.poll(context, transition.op_id, host)
+                return self.agents.poll(context, transition.after.op_id, host)
             case Kind.OBSERVE:
                 return self.agents.observed(context, row, fresh_location(transition))
-            case Kind.END if row.admitted:
-                self.admit_next(row)
+            case Kind.END:
+                for waiting in transition.waiting:
+                    concurrency.spawn(self.handle, waiting, Reply(stimulus.Due()))
         return None
 
     def _begin(self, context, transition):
-        record, cursor, reply = transition.record, transition.action.cursor, transition.reply
-        row = record.row
-        host, role = place_of(row, cursor.step)
+        record = transition.after
+        row, step = record.row, record.cursor.step
+        host, role = place_of(row, step)
         agent = agent_of(record, role)
         envelope = facts.Envelope(
-            op_id=transition.op_id, migration_id=row.id, epoch=row.epoch + 1, process_id=agent.process_id, request_id=row.request_id,
+            op_id=record.op_id, migration_id=row.id, epoch=row.epoch, process_id=agent.process_id, request_id=row.request_id,
             not_after=agent.monotonic + record.policy.lost_after if agent.process_id else 0.0)
-        known = dataclasses.replace(record, row=Learned(row, reply))
-        return self.agents.begin(context, cursor.step, host, envelope, arguments_of(known.row, cursor.step))
-
-    def admit_next(self, row):
-        """A place became free: look at who waits for one of these hosts."""
-        names = [row.source_host, row.destination_host]
-        for waiting in self.database.run(lambda tx: ledger.queued(tx, names, self.places)):
-            concurrency.spawn(self.handle, waiting, Reply(stimulus.Due()))
+        return self.agents.begin(context, step, host, envelope, arguments_of(row, step))
 
     # --- what agents report ---
 
     def operation_finished(self, report):
         """Store an agent's report; a doubled or late one changes nothing. Returns the Transition to go on with, or None."""
         return self.take(report.migration_id, finished(report))
-
-
-class Learned:
-    """A migration row as it stands after the transition, without reading it again."""
-
-    def __init__(self, row, reply):
-        self._row = row
-        self.plan = reply.plan or row.plan
-        self.facts = row.facts
-        if isinstance(reply.event, stimulus.Finished):
-            self.facts = learned(row.facts, row.step, reply.result)
-
-    def __getattr__(self, name):
-        return getattr(self._row, name)
 
 
 def stale(record, reply):

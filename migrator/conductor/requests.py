@@ -2,6 +2,7 @@
 
 A request is known by its request_id: asked again, it gives the workflow that the first asking made.
 """
+import dataclasses
 import types
 import uuid
 
@@ -9,7 +10,7 @@ from oslo_db import exception as db_exception
 
 from migrator import exceptions
 from migrator.conductor import stimulus
-from migrator.conductor.agents import Reply, place_of
+from migrator.conductor.agents import Reply
 from migrator.conductor.cursor import Cursor, Kind, Policy
 from migrator.conductor.db import catalogue, debts, hosts, ledger, views
 from migrator.conductor.decide import next_action
@@ -114,18 +115,16 @@ class Requests:
             return self.database.run(lambda tx: self._write(tx, context, request_id, prepare))
         except db_exception.DBDuplicateEntry as error:
             return self._lost_race(request_id, prepare, error)
-        except (exceptions.Conflict, exceptions.NotFound):
-            # What stands in its way may be the same request, which another conductor took between our two looks at the database.
+        except exceptions.MigratorError:
+            # What stands in its way may be the same request, taken before, or by another conductor a moment ago.
             known = self.database.run(lambda tx: ledger.by_request(tx, request_id))
-            if known.id is None:
+            if known is None:
                 raise
             return known, None
 
     def _write(self, tx, context, request_id, prepare):
-        known = ledger.by_request(tx, request_id)
-        if known.id is not None:
-            return known, None
         kind, guest, destination, request, rows = prepare(tx)
+        now = rows[guest.host].now
         if guest.locked_by:
             self._refuse_locked(tx, guest)
         if guest.owed:
@@ -133,8 +132,8 @@ class Requests:
         new = types.SimpleNamespace(
             id=str(uuid.uuid4()), kind=kind, instance_uuid=guest.uuid, instance_name=guest.name, source_host=guest.host,
             destination_host=destination, parent_id=None, request_id=request_id, user=context.user, request=request,
-            policy=vars(self._policy(kind, guest)).copy(), plan={}, facts={}, progress={}, epoch=1, created_at=known.now,
-            updated_at=known.now, finished_at=None)
+            policy=vars(self._policy(kind, guest)).copy(), plan={}, facts={}, progress={}, epoch=1, created_at=now,
+            updated_at=now, finished_at=None)
         ledger.lock(tx, catalogue.resource(guest.uuid), new.id)
         return new, self._begin(tx, new, rows, context)
 
@@ -155,16 +154,13 @@ class Requests:
         if not begins:
             return None
         kind = Kind.CALL if needs_place else Kind.START
-        if kind is Kind.START:
-            host, _role = place_of(new, cursor.step)
-            ledger.begin_operation(tx, record, cursor, host, record.source.process_id, cursor.step)
-        new.epoch -= 1      # `perform` sends with the epoch after the row's, which is the one just written
-        return Transition(record, action_of(action, kind, cursor), ledger.operation_id(new.id, cursor), Reply(stimulus.Due()))
+        after = dataclasses.replace(record, cursor=cursor)
+        return Transition(record, after, action_of(action, kind, cursor), Reply(stimulus.Due()), self.engine.clock())
 
     @staticmethod
     def _agent(rows, host, now):
         row = rows.get(host)
-        return ledger.address(now, row.process_id, row.monotonic, row.last_seen) if row else ledger.Agent('', 0.0)
+        return ledger.address(now, row.process_id, row.monotonic, row.last_seen, row.places) if row else ledger.Agent('', 0.0)
 
     def _policy(self, kind, guest):
         s = self.settings
@@ -196,7 +192,7 @@ class Requests:
         """Another conductor was faster: with the same request, or with another one for the same guest."""
         def look(tx):
             known = ledger.by_request(tx, request_id)
-            if known.id is not None:
+            if known is not None:
                 return known, None
             _kind, guest, _destination, _request, _rows = prepare(tx)
             if guest.locked_by is None:

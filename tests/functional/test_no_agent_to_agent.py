@@ -1,16 +1,18 @@
 """No message goes from agent to agent: what RabbitMQ itself saw of a success, a failure that was undone, and an abort.
 
 Real daemons as processes, a broker and a database of the real kind, simulated hypervisors. Who published a message and who hears the
-queues that it went to is the broker's word.
+queues that it went to is the broker's word. What a success costs is counted on the way, SQL by the log of the server.
 """
 from migrator.rpc import contract
 from migrator.states import Status
 from tests import base, services, trace
+from tests.bench import cost, sql_log
+from tests.bench.watch import Watch, orchestrate
 from tests.cluster import Cluster
 
 SOURCE, DESTINATION = 'one', 'two'
 #: What one successful live migration may cost, heartbeats apart.
-MOST_MESSAGES = 26
+MOST_MESSAGES, MOST_STATEMENTS, MOST_COMMITS = 26, 25, 9
 
 #: As in a real cloud: a conductor that works on a migration does not ask how far it is within its seconds.
 UNHURRIED = {'claim_seconds': 8, 'poll_interval': 30}
@@ -26,7 +28,8 @@ class TestNoAgentToAgent(base.TestCase):
         broker = services.start_rabbitmq()       # of our own, for the firehose needs rabbitmqctl
         self.addCleanup(broker.stop)
         url = broker.url()
-        self.cluster = self.useFixture(Cluster(url, self.useFixture(services.Database('mysql')).url, hosts=(SOURCE, DESTINATION),
+        self.database = self.useFixture(services.Database('mysql')).url
+        self.cluster = self.useFixture(Cluster(url, self.database, hosts=(SOURCE, DESTINATION),
                                                options={'fake': {'migration_seconds': 1.5}, 'conductor': UNHURRIED}))
         self.trace = trace.Trace(url, trace.Control(broker.pid))
         self.trace.__enter__()
@@ -36,7 +39,7 @@ class TestNoAgentToAgent(base.TestCase):
         """Given a trace, when a migration succeeds, one fails and one is aborted, then it shows no message between agents."""
         guest = self.cluster.create(SOURCE)
         self.cluster.wait_for(lambda: self.cluster.api.instance_show(guest)['disks'], 'the disks in the catalogue')
-        done = self.cluster.ended(self.cluster.api.live_migrate(guest, DESTINATION))
+        done = self.success(guest)
         failed = self.failure(guest)
         aborted = self.abort(guest)
         self.assertEqual([Status.COMPLETED, Status.FAILED, Status.CANCELLED], [m['status'] for m in (done, failed, aborted)])
@@ -45,6 +48,19 @@ class TestNoAgentToAgent(base.TestCase):
         self.check_cost(messages, done)
         self.check_methods(messages, failed, {'rollback_live_migration_at_destination', 'rollback_live_migration_at_source'})
         self.check_methods(messages, aborted, {'abort_live_migration', 'rollback_live_migration_at_source'})
+
+    def success(self, guest):
+        """Migrate while the database's server keeps a log, and check what that shows; returns the migration at its end."""
+        watch = Watch(self.database)
+        self.addCleanup(watch.close)
+        with sql_log.log_of(self.database) as log:
+            moved = orchestrate(self.cluster.api, watch, guest, DESTINATION)
+            self.trace.wait_answered()
+            found = cost.database(sql_log.group(log.statements([watch.number])), moved.ids)
+        print('\n'.join(found['transactions']))
+        self.assertLessEqual(found['statements'], MOST_STATEMENTS, found['transactions'])
+        self.assertLessEqual(found['commits'], MOST_COMMITS, found['transactions'])
+        return self.cluster.api.show(moved.id)
 
     def failure(self, guest):
         """Let the hypervisor's call fail; returns the migration at its end."""

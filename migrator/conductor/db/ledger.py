@@ -1,16 +1,17 @@
-"""Statements on workflows: the migration row with its cursor, operations, locks and events.
+"""Statements on workflows: the migration row with its cursor, locks and events.
 
 Every function takes an open transaction. The number of statements of each is part of its contract, for a migration's cost is.
 """
 import dataclasses
+import types
 
 import sqlalchemy as sa
 
 from migrator import exceptions
 from migrator.conductor.cursor import AbortCause, Cursor, Direction, Phase, Policy
 from migrator.conductor.db.database import now_ms
-from migrator.conductor.db.tables import debt, event, migration, operation, resource_lock, service
-from migrator.states import TERMINAL, OperationState, Status
+from migrator.conductor.db.tables import debt, event, migration, resource_lock, service
+from migrator.states import TERMINAL, Status
 
 TERMINAL_WORDS = [s.value for s in TERMINAL]
 LIVE = migration.c.status.not_in(TERMINAL_WORDS)
@@ -23,10 +24,15 @@ class EpochConflict(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class Agent:
-    """Where an operation is addressed: the agent's process, and what its clock shows about now."""
+    """Where an operation is addressed: the agent's process, what its clock shows about now, and its host's places that are taken."""
 
     process_id: str
     monotonic: float
+    places: int = 0
+
+    def later(self, seconds):
+        """The same after a while."""
+        return dataclasses.replace(self, monotonic=self.monotonic + seconds) if self.process_id else self
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +51,11 @@ class Record:
         """The operation that the cursor stands at."""
         return operation_id(self.row.id, self.cursor)
 
+    def later(self, seconds):
+        """The same after a while, for those who wrote it last and therefore need not read it: its epoch tells if that is still so."""
+        return dataclasses.replace(self, now=self.now + int(seconds * 1000), source=self.source.later(seconds),
+                                   destination=self.destination.later(seconds))
+
 
 def operation_id(owner, cursor):
     """Name an operation: owner/step/attempt, the same at each repetition."""
@@ -56,22 +67,22 @@ def load(tx, migration_id):
     src, dst = service.alias('src'), service.alias('dst')
     row = tx.execute(
         sa.select(migration, now_ms().label('now'), src.c.process_id.label('src_process'), src.c.monotonic.label('src_monotonic'),
-                  src.c.last_seen.label('src_seen'), dst.c.process_id.label('dst_process'), dst.c.monotonic.label('dst_monotonic'),
-                  dst.c.last_seen.label('dst_seen'))
+                  src.c.last_seen.label('src_seen'), src.c.places.label('src_places'), dst.c.process_id.label('dst_process'),
+                  dst.c.monotonic.label('dst_monotonic'), dst.c.last_seen.label('dst_seen'), dst.c.places.label('dst_places'))
         .outerjoin(src, src.c.host == migration.c.source_host).outerjoin(dst, dst.c.host == migration.c.destination_host)
         .where(migration.c.id == migration_id)).first()
     if row is None:
         raise exceptions.MigrationNotFound(f'there is no migration {migration_id}')
     return Record(row, row.now, cursor_of(row), Policy(**row.policy),
-                  address(row.now, row.src_process, row.src_monotonic, row.src_seen),
-                  address(row.now, row.dst_process, row.dst_monotonic, row.dst_seen))
+                  address(row.now, row.src_process, row.src_monotonic, row.src_seen, row.src_places),
+                  address(row.now, row.dst_process, row.dst_monotonic, row.dst_seen, row.dst_places))
 
 
-def address(now, process_id, monotonic, last_seen):
+def address(now, process_id, monotonic, last_seen, places):
     """Reckon an agent's clock from its last heartbeat. A late heartbeat makes the result early, hence a not_after strict."""
     if not process_id:
         return Agent('', 0.0)
-    return Agent(process_id, monotonic + (now - last_seen) / 1000)
+    return Agent(process_id, monotonic + (now - last_seen) / 1000, places)
 
 
 def cursor_of(row):
@@ -93,14 +104,15 @@ def _plain(value):
 def store(tx, record, cursor, reason, wake_at, **values):
     """Move a workflow on: a compare-and-swap on its epoch. One statement. Raises EpochConflict if it was moved meanwhile.
 
-    wake_at: milliseconds of the database's clock, or None when it has ended.
+    wake_at: milliseconds of the database's clock, or None when it has ended. Returns the Record as it is stored now.
     """
-    changed = tx.execute(
-        sa.update(migration).where(migration.c.id == record.row.id, migration.c.epoch == record.row.epoch)
-        .values(epoch=record.row.epoch + 1, next_wakeup=wake_at, updated_at=record.now, reason=reason[:LEGAL_REASON],
-                **cursor_values(cursor), **values))
+    row = record.row
+    values.update(cursor_values(cursor), epoch=row.epoch + 1, next_wakeup=wake_at, updated_at=record.now, reason=reason[:LEGAL_REASON])
+    changed = tx.execute(sa.update(migration).where(migration.c.id == row.id, migration.c.epoch == row.epoch).values(**values))
     if changed.rowcount != 1:
-        raise EpochConflict(record.row.id)
+        raise EpochConflict(row.id)
+    known = row._mapping if hasattr(row, '_mapping') else vars(row)
+    return dataclasses.replace(record, row=types.SimpleNamespace(**{**known, **values}), cursor=cursor)
 
 
 def insert(tx, values):
@@ -109,10 +121,8 @@ def insert(tx, values):
 
 
 def by_request(tx, request_id):
-    """Find the migration that an earlier delivery of the same request made, or None. One statement, with the database's time."""
-    clock = sa.select(now_ms().label('now')).subquery()
-    return tx.execute(sa.select(clock.c.now, migration).select_from(
-        clock.outerjoin(migration, migration.c.request_id == request_id))).one()
+    """Find the migration that an earlier delivery of the same request made, or None. One statement."""
+    return tx.execute(sa.select(migration).where(migration.c.request_id == request_id)).first()
 
 
 def lock(tx, resource, migration_id):
@@ -135,19 +145,6 @@ def note(tx, migration_id, at, cursor, what, reason, user='', request_id=''):
     """Append to the timeline. One statement."""
     tx.execute(sa.insert(event).values(migration_id=migration_id, at=at, status=cursor.status.value, step=cursor.step, what=what,
                                        reason=reason[:LEGAL_REASON], user=user, request_id=request_id))
-
-
-def begin_operation(tx, record, cursor, host, process_id, method):
-    """Write an operation before it is sent. One statement."""
-    tx.execute(sa.insert(operation).values(
-        op_id=operation_id(record.row.id, cursor), migration_id=record.row.id, method=method, host=host, process_id=process_id,
-        state=OperationState.RUNNING.value, result={}, error='', created_at=record.now))
-
-
-def end_operation(tx, op_id, at, state, result, error):
-    """Record an outcome, once. One statement."""
-    tx.execute(sa.update(operation).where(operation.c.op_id == op_id, operation.c.finished_at.is_(None))
-               .values(state=state.value, result=result, error=error[:LEGAL_REASON], finished_at=at))
 
 
 def due(tx, limit):
@@ -191,7 +188,7 @@ def events(tx, migration_id):
 
 
 def purge(tx, age):
-    """Delete migrations that ended at least `age` milliseconds ago, with operations and events; open debts keep theirs alive.
+    """Delete migrations that ended at least `age` milliseconds ago, with their events; open debts keep theirs alive.
 
     Returns how many migrations went.
     """
@@ -200,7 +197,7 @@ def purge(tx, age):
         migration.c.status.in_(TERMINAL_WORDS), migration.c.finished_at <= now_ms() - age, migration.c.id.not_in(owing))).scalars().all()
     for start in range(0, len(old), 500):
         ids = old[start:start + 500]
-        for table in (event, operation, debt):
+        for table in (event, debt):
             tx.execute(sa.delete(table).where(table.c.migration_id.in_(ids)))
         tx.execute(sa.delete(migration).where(migration.c.id.in_(ids)))
     return len(old)

@@ -55,20 +55,6 @@ migration = sa.Table(
     sa.Index('ix_migration_status_created', 'status', 'created_at'),
     sa.Index('ix_migration_created', 'created_at', 'id'))
 
-#: One call-then-spawn request to an agent, written before it is sent.
-operation = sa.Table(
-    'operation', metadata,
-    sa.Column('op_id', sa.String(120), primary_key=True),
-    sa.Column('migration_id', UUID, nullable=False, index=True),
-    sa.Column('method', WORD, nullable=False),
-    sa.Column('host', WORD, nullable=False),
-    sa.Column('process_id', UUID, nullable=False, default=''),
-    sa.Column('state', WORD, nullable=False),
-    sa.Column('result', sa.JSON, nullable=False),
-    _text('error'),
-    sa.Column('created_at', TIME, nullable=False),
-    sa.Column('finished_at', TIME))
-
 #: Who may work on a resource. A row is a lock; the primary key makes it exclusive.
 resource_lock = sa.Table(
     'resource_lock', metadata,

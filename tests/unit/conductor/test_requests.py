@@ -1,10 +1,11 @@
 """Requests that meet: the same one twice, two for one guest, more than there is room for; and the life of an instance."""
 import threading
+import types
 import uuid
 from unittest import mock
 
 from migrator import concurrency, exceptions
-from migrator.conductor.db import ledger
+from migrator.conductor.db import catalogue
 from migrator.states import GuestState
 from tests.simulated import timeline
 from tests.unit.conductor.test_live_migration import CloudTestCase
@@ -36,19 +37,20 @@ class RepeatedTest(CloudTestCase):
         self.assertEqual(1, len(self.world.history(guest, 'live_migration')))
 
     def test_taken_by_another_conductor_between_two_looks(self):
-        """Given a request that another conductor takes just after this one has looked for it, this one answers with the same migration."""
+        """Given a request that another conductor takes just after this one has seen the guest free, then both answer the same migration."""
         self.cloud.create('web', 'alpha')
-        original, late = ledger.by_request, []
+        original, late = catalogue.get, []
 
-        def look(tx, request_id):
-            if not late:
-                late.append(tx)
-                return original(tx, 'another')                       # as it was before the other conductor's commit
-            return original(tx, request_id)
+        def look(tx, instance):
+            row = original(tx, instance)
+            if late:
+                return row
+            late.append(row.locked_by)
+            return types.SimpleNamespace(**{**row._mapping, 'locked_by': None})       # as it was before the other conductor's commit
         first = self.api.live_migrate('web', 'beta', request_id='req-1')
-        with mock.patch.object(ledger, 'by_request', look):
+        with mock.patch.object(catalogue, 'get', look):
             self.assertEqual(first['id'], self.api.live_migrate('web', 'beta', request_id='req-1')['id'])
-        self.assertTrue(late)
+        self.assertEqual([first['id']], late)
         self.cloud.wait(first, 'completed')
 
     def test_an_instance_is_made_once(self):

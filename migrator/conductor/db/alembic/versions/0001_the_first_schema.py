@@ -111,22 +111,6 @@ def upgrade():
         batch_op.create_index('ix_migration_status_created', ['status', 'created_at'], unique=False)
 
     op.create_table(
-        'operation',
-        sa.Column('op_id', sa.String(length=120), nullable=False),
-        sa.Column('migration_id', sa.String(length=36), nullable=False),
-        sa.Column('method', sa.String(length=64), nullable=False),
-        sa.Column('host', sa.String(length=64), nullable=False),
-        sa.Column('process_id', sa.String(length=36), nullable=False),
-        sa.Column('state', sa.String(length=64), nullable=False),
-        sa.Column('result', sa.JSON(), nullable=False),
-        sa.Column('error', sa.Text(), nullable=False),
-        sa.Column('created_at', sa.BigInteger(), nullable=False),
-        sa.Column('finished_at', sa.BigInteger(), nullable=True),
-        sa.PrimaryKeyConstraint('op_id', name=op.f('pk_operation')), **MYSQL)
-    with op.batch_alter_table('operation', schema=None) as batch_op:
-        batch_op.create_index(batch_op.f('ix_operation_migration_id'), ['migration_id'], unique=False)
-
-    op.create_table(
         'resource_lock',
         sa.Column('resource', sa.String(length=80), nullable=False),
         sa.Column('migration_id', sa.String(length=36), nullable=False),
