@@ -76,13 +76,13 @@ class Migration:
     def abort(connection, uuid):
         """See ComputeDriver.abort_live_migration."""
         domain = domains.find(connection, check_uuid(uuid))
-        if domain is None or domains.job(domain)[0] != domains.OUT or domains.state(domain)[1] in (
-                PauseReason.POST_COPY, PauseReason.POST_COPY_FAILED):
-            return False
         try:
+            if domain is None or domains.job(domain)[0] != domains.OUT or domains.state(domain)[1] in (
+                    PauseReason.POST_COPY, PauseReason.POST_COPY_FAILED):
+                return False
             domain.abortJob()  # libvirt itself refuses it in post-copy, should that begin just now
         except libvirt.libvirtError as error:
-            if has_code(error, libvirt.VIR_ERR_OPERATION_INVALID, libvirt.VIR_ERR_NO_DOMAIN):  # it ended just now
+            if domains.ended(error):  # the job, or the guest with it, just now
                 return False
             raise
         return True
@@ -91,18 +91,18 @@ class Migration:
     def force_complete(connection, uuid):
         """See ComputeDriver.force_complete_live_migration."""
         domain = domains.find(connection, check_uuid(uuid))
-        if domain is None or domains.job(domain)[0] != domains.OUT:
-            return False
-        if domains.state(domain)[0] == GuestState.PAUSED:
-            return True
         try:
+            if domain is None or domains.job(domain)[0] != domains.OUT:
+                return False
+            if domains.state(domain)[0] == GuestState.PAUSED:
+                return True
             domain.suspend()
             if domains.state(domain) == (GuestState.PAUSED, PauseReason.USER):
                 # The job ended before the pause, so that libvirt takes it for a user's and would never resume it.
                 domain.resume()
                 return False
         except libvirt.libvirtError as error:
-            if domains.ended(error):
+            if domains.ended(error):  # the job, or the guest with it, just now
                 return False
             raise
         return True

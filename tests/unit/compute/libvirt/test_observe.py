@@ -2,12 +2,13 @@
 import os
 import pathlib
 import types
+from unittest import mock
 
 import fixtures
 import libvirt
 import testtools
 
-from migrator.compute.drivers.libvirt import domains, observe, storage
+from migrator.compute.drivers.libvirt import domains, migration, observe, storage
 from migrator.rpc import facts
 from migrator.states import GuestState, PauseReason
 
@@ -157,3 +158,21 @@ class ReadingTest(testtools.TestCase):
         root = self.useFixture(fixtures.TempDir()).path
         os.mkdir(os.path.join(root, '.migrator-storage-id'))
         self.assertEqual({}, storage.Storage(root, [], root, 'alpha').identities())
+
+
+class InterventionTest(testtools.TestCase):
+    """Interventions that meet the end of the job find nothing to do, at whatever moment it ends."""
+
+    def test_a_guest_that_leaves_after_it_was_found(self):
+        for code in (libvirt.VIR_ERR_NO_DOMAIN, libvirt.VIR_ERR_OPERATION_INVALID):
+            gone = refusal(code)
+            leaving = Domain([libvirt.VIR_DOMAIN_RUNNING, 1], OUT)
+            leaving.suspend = leaving.abortJob = mock.Mock(side_effect=gone)
+            for domain in (Domain([libvirt.VIR_DOMAIN_RUNNING, 1], gone), leaving):
+                for intervene in (migration.Migration.abort, migration.Migration.force_complete):
+                    self.assertFalse(intervene(Connection(domain), UUID))
+
+    def test_other_errors_are_told(self):
+        broken = Domain([libvirt.VIR_DOMAIN_RUNNING, 1], refusal(libvirt.VIR_ERR_RPC))
+        for intervene in (migration.Migration.abort, migration.Migration.force_complete):
+            self.assertRaises(libvirt.libvirtError, intervene, Connection(broken), UUID)
