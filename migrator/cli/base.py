@@ -15,6 +15,7 @@ class Request(command.Command):
     """A command that asks the conductors something."""
 
     _epilog = 'Exit codes are listed by `migrator --help`.'
+    app_dist_name = 'migrator'
 
     @property
     def api(self):

@@ -8,6 +8,7 @@ import importlib.metadata
 import logging
 import os
 import sys
+import threading
 import time
 import traceback
 
@@ -17,6 +18,11 @@ from migrator import exceptions
 from migrator.cli import exit_codes
 from migrator.cli.commands import CommandManager
 from migrator.cli.errors import one_line, usage_error
+
+LOG = logging.getLogger(__name__)
+
+#: How long the end of a command waits for the connection to be closed in order.
+CLOSE_SECONDS = 2.0
 
 DESCRIPTION = 'Live-migrate virtual machines and see what becomes of it.'
 
@@ -45,7 +51,8 @@ class App(app.App):
     def build_option_parser(self, description, version, argparse_kwargs=None):
         """Add migrator's global options to cliff's."""
         parser = super().build_option_parser(description, version, {
-            'prog': self.NAME, 'epilog': exit_codes.HELP, 'formatter_class': argparse.RawDescriptionHelpFormatter,
+            'prog': self.NAME, 'usage': '%(prog)s [OPTION...] COMMAND [ARGUMENT...]', 'epilog': exit_codes.HELP,
+            'formatter_class': argparse.RawDescriptionHelpFormatter,
             'allow_abbrev': False, **(argparse_kwargs or {})})
         parser.add_argument('--config-file', action='append', default=[], metavar='PATH',
                             help='configuration file, may be repeated; default: /etc/migrator/migrator.conf if it exists')
@@ -108,10 +115,12 @@ class App(app.App):
             self.parser.print_usage(stream)
             self.complain('no command was given; `migrator --help` lists them')
         else:
-            try:
-                self.print_help_if_requested()
-            except help.HelpExit:
-                return code
+            self.parser.print_help(stream)
+            stream.write(f'\nCommands (`{self.NAME} help COMMAND` tells more):\n')
+            found = sorted((name, point) for name, point in self.command_manager if name != 'complete')
+            for name, point in found:
+                sentence = point.load()(self, None).get_description().strip().splitlines()[0]
+                stream.write(f'  {name:<{max(len(other) for other, _ in found)}}  {sentence.rstrip(".")}\n')
         return code
 
     def run_subcommand(self, argv):
@@ -143,14 +152,32 @@ class App(app.App):
 
     def _close(self):
         if self._own and self._api is not None:
-            self._api.close()
+            # A connection that cannot be made is tried for ever, and closing waits for it.
+            closing = threading.Thread(target=self._close_api, daemon=True)
+            closing.start()
+            closing.join(CLOSE_SECONDS)
         if self._console is not None:
             logging.getLogger('').removeHandler(self._console)
 
+    def _close_api(self):
+        try:
+            self._api.close()
+        except Exception:  # the answer has been given; what fails here concerns nobody
+            LOG.debug('the connection could not be closed', exc_info=True)
+
 
 def main(argv=None):
-    """Run `migrator`. Returns the exit code."""
+    """Run `migrator`. Returns the exit code; does not return if a thread still tries to reach a broker."""
     code = App().run(sys.argv[1:] if argv is None else argv)
+    code = _flushed(code)
+    if any(thread is not threading.main_thread() and not thread.daemon for thread in threading.enumerate()):
+        sys.stderr.flush()
+        os._exit(code)
+    return code
+
+
+def _flushed(code):
+    """Write out what is still to be written. Returns the exit code."""
     try:
         sys.stdout.flush()
     except BrokenPipeError:

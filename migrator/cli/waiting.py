@@ -149,7 +149,7 @@ class MigrationCommand(base.ShowCommand):
 
     def below(self, view):
         """Show the timeline of what went wrong."""
-        return output.timeline(view.get('events', ())) if self.code else ()
+        return ['', 'Timeline', *output.timeline(view['events'])] if self.code and view.get('events') else ()
 
 
 class WaitCommand(MigrationCommand):
