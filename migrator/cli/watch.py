@@ -34,7 +34,7 @@ class MigrationWatch(base.Request):
         views = {}
         while True:
             for migration in migrations:
-                if migration not in views or not Status(views[migration]['status']).terminal:
+                if not views.get(migration) or not Status(views[migration]['status']).terminal:
                     views[migration] = poller.show(migration) or views.get(migration)
             known = [views[migration] for migration in migrations if views[migration]]
             display.update(known)

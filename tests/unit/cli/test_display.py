@@ -1,0 +1,129 @@
+"""What commands show: tables for people, JSON, YAML and CSV for machines."""
+import csv
+import json
+
+import yaml
+
+from tests.unit.cli.support import INSTANCE, MIGRATION, Answers, CommandCase, host, instance, migration
+
+
+class HostTest(CommandCase):
+
+    def test_a_list_is_a_table_in_words(self):
+        result = self.run_cli('host', 'list', hosts=[host(), host('host-b', state='down', enabled=False)])
+        self.assertEqual((0, ''), (result.code, result.err))
+        rows = [[cell.strip() for cell in line.split('|')[1:-1]] for line in result.out.splitlines() if line.startswith('|')]
+        self.assertEqual(['Name', 'State', 'Enabled', 'Hypervisor', 'Version', 'CPUs', 'Memory', 'Free'], rows[0][:8])
+        self.assertEqual(['host-a', 'up', 'yes', 'QEMU', '7.2.0', '32', '64 GiB', '1.5 GiB'], rows[1][:8])
+        self.assertEqual(['host-b', 'down', 'no'], rows[2][:3])
+
+    def test_json_and_yaml_carry_the_whole_view(self):
+        views = [host()]
+        self.assertEqual(views, json.loads(self.run_cli('host', 'list', '-f', 'json', hosts=views).out))
+        self.assertEqual(views, yaml.safe_load(self.run_cli('host', 'list', '-f', 'yaml', hosts=views).out))
+        self.assertEqual(views[0], json.loads(self.run_cli('host', 'show', 'host-a', '-f', 'json', host_show=views[0]).out))
+
+    def test_csv_carries_plain_values_under_the_names_of_the_api(self):
+        rows = list(csv.DictReader(self.run_cli('host', 'list', '-f', 'csv', hosts=[host()]).out.splitlines()))
+        self.assertEqual(('host-a', '65536', 'True'), (rows[0]['name'], rows[0]['memory_mib'], rows[0]['enabled']))
+
+    def test_a_column_is_found_by_either_name(self):
+        for column in ('Memory', 'memory_mib'):
+            self.assertIn('64 GiB', self.run_cli('host', 'list', '-c', column, hosts=[host()]).out)
+        self.assertEqual('65536\n', self.run_cli('host', 'list', '-f', 'value', '-c', 'memory_mib', hosts=[host()]).out)
+
+    def test_an_unknown_column_is_refused(self):
+        self.assert_refused(self.run_cli('host', 'list', '-c', 'colour', hosts=[host()]), 2, 'InvalidRequest', 'colour')
+
+    def test_disable_passes_the_reason_on_and_shows_it(self):
+        result = self.run_cli('host', 'disable', 'host-a', '--reason', 'new memory', host_disable=host(disabled_reason='new memory'))
+        self.assertEqual([('host_disable', 'host-a', 'new memory')], result.calls)
+        self.assertIn('new memory', result.out)
+
+    def test_enable(self):
+        self.assertEqual([('host_enable', 'host-a')], self.run_cli('host', 'enable', 'host-a', host_enable=host()).calls)
+
+
+class InstanceTest(CommandCase):
+
+    def test_list_asks_with_filters_and_shows_names(self):
+        result = self.run_cli('instance', 'list', '--host', 'host-a', '--state', 'running', instances=[instance()])
+        self.assertEqual([('instances', {'host': 'host-a', 'state': 'running'}, 1000, None)], result.calls)
+        self.assertIn('256 MiB', result.out)
+
+    def test_a_long_list_is_read_page_by_page(self):
+        first = [instance(f'g-{n}', uuid=f'{n:08}-c09c-495b-ae0a-73d37d82ef7c') for n in range(1000)]
+        result = self.run_cli('instance', 'list', '-f', 'json', instances=Answers([first, [instance('last')]]))
+        self.assertEqual([None, first[-1]['uuid']], [call[-1] for call in result.calls])
+        self.assertEqual(1001, len(json.loads(result.out)))
+
+    def test_show_names_disks_in_words_and_json_keeps_them(self):
+        shown = self.run_cli('instance', 'show', 'web-1', instance_show=instance())
+        self.assertIn('vda: /instances/web-1/vda.qcow2, qcow2, 1 GiB', shown.out)
+        shown = self.run_cli('instance', 'show', INSTANCE.upper(), '-f', 'json', instance_show=instance())
+        self.assertEqual((instance(), [('instance_show', INSTANCE)]), (json.loads(shown.out), shown.calls))
+
+    def test_create_sends_a_specification(self):
+        made = migration('preparing', kind='instance_create', destination_host='')
+        result = self.run_cli('instance', 'create', 'web-1', '--host', 'host-a', '--memory', '1G', '--vcpus', '2',
+                              '--uuid', INSTANCE.upper(), '--disk', 'target=vda,size=2G,backing=/images/a,,b.qcow2', '--volume', 'target=vdb,uri=nbd://h:1/v',
+                              '--no-start', '--request-id', 'r-1', instance_create=made)
+        name, where, spec, request, start = result.calls[0]
+        self.assertEqual(('instance_create', 'host-a', 'r-1', False), (name, where, request, start))
+        self.assertEqual(('web-1', INSTANCE, 1024, 2), (spec['name'], spec['uuid'], spec['memory_mib'], spec['vcpus']))
+        self.assertEqual([(2 << 30, '/images/a,b.qcow2', ''), (0, '', 'nbd://h:1/v')],
+                         [(disk['size'], disk['backing'], disk['uri']) for disk in spec['disks']])
+        self.assertIn('create and start', result.out)
+
+    def test_stop_start_delete(self):
+        view = migration('preparing', kind='instance_stop')
+        for word, options, sent in (('start', (), ()), ('stop', ('--grace', 5), (5,)), ('delete', (), ())):
+            result = self.run_cli('instance', word, 'web-1', *options, **{f'instance_{word}': view})
+            self.assertEqual([(f'instance_{word}', 'web-1', None, *sent)], result.calls)
+
+
+class MigrationTest(CommandCase):
+
+    def test_list_shows_live_migrations_and_their_progress(self):
+        view = migration(progress={'memory_total': 100, 'memory_remaining': 25})
+        result = self.run_cli('migration', 'list', '--status', 'post-copy', '--host', 'host-a', '--limit', 5, list=[view])
+        self.assertEqual([('list', {'host': 'host-a', 'status': 'post_copy', 'kind': 'live_migration'}, 5, None)], result.calls)
+        self.assertIn('75 %', result.out)
+        self.assertNotIn('Kind', result.out)
+
+    def test_needs_attention_lists_every_kind(self):
+        result = self.run_cli('migration', 'list', '--needs-attention', list=[migration('needs_operator')])
+        self.assertEqual({'needs_attention': True}, result.calls[0][1])
+        self.assertIn('Kind', result.out)
+
+    def test_show_has_the_timeline_and_the_debts(self):
+        debts = [{'id': '1', 'host': 'host-b', 'action': 'post_live_migration_at_source', 'reason': 'host-b does not answer'}]
+        result = self.run_cli('migration', 'show', MIGRATION, show=migration(debts=debts, statistics={'downtime_ms': 97}))
+        for words in ('Timeline\n2026-01-31 12:00:00.123Z  checking', '(alice)', 'host-b does not answer', '97 ms', 'running: at work'):
+            self.assertIn(words, result.out)
+
+    def test_json_of_show_is_the_view_and_nothing_else(self):
+        self.assertEqual(migration(), json.loads(self.run_cli('migration', 'show', MIGRATION, '-f', 'json', show=migration()).out))
+
+    def test_control_characters_from_elsewhere_do_not_reach_the_terminal(self):
+        result = self.run_cli('migration', 'show', MIGRATION, show=migration(reason='\x1b[2Jgone\nfalse line', instance_name='a\rb'))
+        self.assertNotIn('\x1b', result.out)
+        self.assertNotIn('\r', result.out)
+        self.assertNotIn('\nfalse line', result.out)
+
+    def test_a_dry_run_exits_by_its_verdict(self):
+        view = {'dry_run': True, 'possible': False, 'reasons': ['the CPU does not fit'], 'instance_uuid': INSTANCE,
+                'instance_name': 'web-1', 'source_host': 'host-a', 'destination_host': 'host-b', 'copy': ['vda']}
+        result = self.run_cli('live-migrate', 'web-1', 'host-b', '--dry-run', live_migrate=view)
+        self.assertEqual(4, result.code)
+        self.assertIn('the CPU does not fit', result.out)
+        self.assertEqual({'bandwidth_mib': 0, 'dry_run': True}, result.calls[0][-1])
+        self.assertEqual(0, self.run_cli('live-migrate', 'web-1', 'host-b', '--dry-run', live_migrate={**view, 'possible': True}).code)
+
+    def test_bandwidth_and_request_id_are_passed_on(self):
+        result = self.run_cli('live-migrate', 'web-1', 'host-b', '--bandwidth', '1G', '--request-id', 'r-9', live_migrate=migration())
+        self.assertEqual([('live_migrate', 'web-1', 'host-b', 'r-9', {'bandwidth_mib': 1024, 'dry_run': False})], result.calls)
+
+    def test_force_complete(self):
+        self.assertEqual([('force_complete', MIGRATION)],
+                         self.run_cli('migration', 'force-complete', MIGRATION, force_complete=migration()).calls)
