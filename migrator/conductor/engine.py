@@ -1,8 +1,9 @@
 """The shell of the engine: one transaction per transition, then the messages that it asks for.
 
 `handle` takes a stimulus to a workflow. Within one transaction the row is read, `decide` says what follows, and the new cursor is
-stored by compare-and-swap on the epoch, with the timeline and whatever the catalogue learns. The operation that it stands at is named by
-the cursor: migration, step and attempt. Only then is anything sent. A conductor may die between any two lines: the row says what is due, and the sweep of another one takes it up.
+stored by compare-and-swap on the epoch, with the timeline and whatever the catalogue learns. The operation that it stands at is
+named by the cursor: migration, step and attempt. Only then is anything sent. A conductor may die between any two lines: the row
+says what is due, and the sweep of another one takes it up.
 """
 import dataclasses
 import time
