@@ -24,9 +24,10 @@ from tests.functional.libvirt_harness import emulator
 from tests.lab import Console, LabFixture, guest, wait_until
 from tests.lab.disk import read_records
 
-#: Short times, so that recovery is seen in seconds, but long enough for two CPUs that emulate guests meanwhile.
+#: Short times, so that recovery is seen in seconds, but long enough for two CPUs that emulate guests meanwhile. A heartbeat that a killed
+#: conductor had in its hands is given up after 10 s, and no host may count as down before that.
 CONDUCTOR = {'claim_seconds': 3.0, 'sweep_interval': 0.3, 'retry_interval': 0.3, 'observe_interval': 0.4, 'poll_interval': 3.0,
-             'host_down_after': 8.0, 'host_lost_after': 30.0}
+             'host_down_after': 15.0, 'host_lost_after': 30.0}
 COMPUTE = {'heartbeat_interval': 0.5, 'report_interval': 0.4, 'progress_interval': 0.3}
 DISK, SMALL_DISK = 48 << 20, 8 << 20
 #: Seconds that a guest may be silent. It is a tenth of that in practice; but two CPUs emulate it, and daemons start meanwhile.

@@ -49,6 +49,7 @@ class KillCase(CloudCase):
         """Run one case. victim: gives the daemon's name from (source, destination)."""
         guest, here, there = self.standing()
         who = victim(here, there)
+        self.cloud.wait_hosts_up()
         self.cloud.kill_at(point, key, who)
         with self.asked(guest, there, SLOW_BANDWIDTH if course == FAILS else BANDWIDTH):
             if course == FAILS:
