@@ -42,8 +42,10 @@ class Changes:
 class Inventory:
     """Takes heartbeats in."""
 
-    def __init__(self, database):
+    def __init__(self, database, poll_interval=0.0):
+        """poll_interval: seconds after which an agent is asked for an operation that it did not tell of."""
         self.database = database
+        self.quiet = poll_interval * 1000
 
     def heartbeat(self, beat):
         """Record a heartbeat and what it tells. Returns {'resync': bool}: true asks for the whole inventory with the next one.
@@ -64,7 +66,7 @@ class Inventory:
         gap = not beat.full and (not same or beat.sequence != known.sequence + 1)
         missed = False if gap else self._learn(tx, beat, looked_at(beat, known))
         for migration_id, job in sorted(beat.progress.items()):
-            ledger.progress(tx, migration_id, job)
+            ledger.progress(tx, migration_id, job, self.quiet)
         return {'resync': gap or missed}
 
     def _learn(self, tx, beat, looked):

@@ -45,7 +45,7 @@ class ConductorService(service.Service):
         requests = Requests(self.database, self.engine, settings)
         self._server = server.make_server(transport, contract.TOPIC_CONDUCTOR, self.host, [
             UserEndpoint(self.database, self.engine, requests, agents, settings, self.pool),
-            AgentEndpoint(self.engine, Inventory(self.database), self.payments, self.pool)])
+            AgentEndpoint(self.engine, Inventory(self.database, settings.poll_interval), self.payments, self.pool)])
         self._stop = threading.Event()
         self._serving = False
         self._sweeper = None

@@ -177,9 +177,17 @@ def wake_host(tx, host):
         migration.c.phase.in_([Phase.OPERATION.value, Phase.OBSERVING.value])).values(next_wakeup=now_ms()))
 
 
-def progress(tx, migration_id, job):
-    """Keep the last progress; best effort, outside of the epoch. One statement."""
-    tx.execute(sa.update(migration).where(migration.c.id == migration_id, LIVE).values(progress=job))
+def progress(tx, migration_id, job, quiet=0):
+    """Keep the last progress; best effort, outside of the epoch. One statement.
+
+    quiet: milliseconds for which the agent, which tells by this that the job is under way, need not be asked for it. Whatever is
+    due sooner stays so: the time limit, an abort that is pending, and a workflow that does something else by now.
+    """
+    later = now_ms() + int(quiet)
+    running = sa.and_(migration.c.status == Status.RUNNING.value, migration.c.phase == Phase.OPERATION.value, migration.c.abort == '',
+                      sa.or_(migration.c.deadline == 0, migration.c.deadline > later), migration.c.next_wakeup < later)
+    tx.execute(sa.update(migration).where(migration.c.id == migration_id, LIVE).values(
+        progress=job, next_wakeup=sa.case((running, later), else_=migration.c.next_wakeup)))
 
 
 def events(tx, migration_id):

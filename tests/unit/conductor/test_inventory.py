@@ -86,7 +86,8 @@ class CompareTest(base.TestCase):
             self.assert_nothing(self.compare('beta', guests=[guest(state)], rows=[row('alpha', state='unknown')]))
 
 
-class HeartbeatTest(base.TestCase):
+class BeatCase(base.TestCase):
+    """A database, and hosts that beat."""
 
     def setUp(self):
         super().setUp()
@@ -101,6 +102,9 @@ class HeartbeatTest(base.TestCase):
         return self.inventory.heartbeat(facts.Heartbeat(
             host=host, process_id=process, sequence=self.number, full=full, guests=guests, monotonic=5.0,
             facts=facts.Host(hypervisor_name='h'), **more))
+
+
+class HeartbeatTest(BeatCase):
 
     def rows(self):
         return {r.uuid: (r.host, r.state) for r in self.database.run(catalogue.listing)}
@@ -231,3 +235,47 @@ class HeartbeatTest(base.TestCase):
         with self.database.engine.connect() as db:
             states = dict(db.execute(sa.select(tables.instance.c.state, sa.func.count()).group_by(tables.instance.c.state)).all())
         self.assertEqual({'running': 10, 'unknown': 1190}, states)
+
+
+class QuietTest(BeatCase):
+    """An agent that tells of a job by its heartbeats need not be asked for it."""
+
+    def setUp(self):
+        super().setUp()
+        self.inventory = Inventory(self.database, poll_interval=30)
+
+    def wakeup(self, beat=True, due=5_000, **values):
+        """Have a migration that is looked at in `due` ms, and let its agent tell of it; returns in how many ms it is looked at then."""
+        known = str(uuid.uuid4())
+        words = {'kind': 'live_migration', 'source_host': 'alpha', 'status': 'running', 'phase': 'operation', 'step': 'live_migration',
+                 'direction': 'forward', 'request': {}, 'policy': {}, 'plan': {}, 'facts': {}, 'progress': {}, 'begun': [], 'reason': ''}
+        self.database.run(lambda tx: tx.execute(sa.insert(tables.migration).values(
+            id=known, instance_uuid=ID, request_id=known, created_at=1, updated_at=1, error='', next_wakeup=now_ms() + due,
+            **words | values)))
+        if beat:
+            self.beat(progress={known: {'active': True}})
+        query = sa.select(tables.migration.c.next_wakeup - now_ms(), tables.migration.c.progress).where(tables.migration.c.id == known)
+        found = self.database.run(lambda tx: tx.execute(query).one())
+        self.assertEqual({'active': True} if beat else {}, found[1])
+        return found[0]
+
+    def assert_not_put_off(self, **values):
+        self.assertLessEqual(self.wakeup(**values), 5_000)
+
+    def test_put_off_by_the_poll_interval(self):
+        self.assertTrue(25_000 < self.wakeup() <= 30_000)
+        self.assertTrue(25_000 < self.wakeup(due=-50) <= 30_000)
+        self.assertTrue(55_000 < self.wakeup(due=60_000) <= 60_000)
+
+    def test_what_is_due_sooner_stays_so(self):
+        now = self.database.run(lambda tx: tx.execute(sa.select(now_ms())).scalar())
+        self.assert_not_put_off(beat=False)
+        self.assert_not_put_off(abort='user')
+        self.assert_not_put_off(deadline=now + 20_000)
+        self.assertGreater(self.wakeup(deadline=now + 90_000), 25_000)
+
+    def test_a_workflow_that_does_something_else_by_now(self):
+        self.assert_not_put_off(phase='observing')
+        self.assert_not_put_off(status='finishing', step='post_live_migration_at_destination')
+        self.assert_not_put_off(status='undoing', direction='undo')
+        self.assert_not_put_off(status='needs_operator')
