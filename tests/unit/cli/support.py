@@ -17,8 +17,9 @@ def migration(status='running', **values):
         'id': MIGRATION, 'kind': 'live_migration', 'instance_uuid': INSTANCE, 'instance_name': 'web-1', 'source_host': 'host-a',
         'destination_host': 'host-b', 'status': status, 'step': 'live_migration', 'direction': 'forward',
         'reason': 'pre_live_migration done', 'error': '', 'no_return': False, 'progress': {}, 'request_id': 'r-1', 'user': 'alice',
-        'abort_requested': False, 'needs_attention': False, 'created_at': '2026-01-31T12:00:00.123Z', 'updated_at': '2026-01-31T12:00:01.456Z', 'finished_at': '',
-        'statistics': {}, 'debts': [], 'events': [
+        'abort_requested': False, 'needs_attention': False, 'created_at': '2026-01-31T12:00:00.123Z',
+        'updated_at': '2026-01-31T12:00:01.456Z',
+        'finished_at': '', 'statistics': {}, 'debts': [], 'events': [
             {'at': '2026-01-31T12:00:00.123Z', 'status': 'checking', 'step': 'check_can_live_migrate_destination', 'what': 'requested',
              'reason': 'source and destination are checked', 'user': 'alice', 'request_id': 'r-1'}]}
     return {**view, **values}
@@ -28,7 +29,8 @@ def host(name='host-a', **values):
     """A host's view."""
     view = {'name': name, 'state': 'up', 'enabled': True, 'disabled_reason': '', 'draining': False, 'instances': 3,
             'migrations': 1, 'debts': 0, 'last_seen': '2026-01-31T12:00:00.123Z', 'process_id': OTHER, 'rpc_version': '1.0',
-            'hypervisor_name': f'{name}.example', 'hypervisor_type': 'QEMU', 'availability_zone': 'north', 'hypervisor_version': 7002000, 'cpus': 32, 'memory_mib': 65536,
+            'hypervisor_name': f'{name}.example', 'hypervisor_type': 'QEMU', 'availability_zone': 'north',
+            'hypervisor_version': 7002000, 'cpus': 32, 'memory_mib': 65536,
             'memory_free_mib': 1536}
     return {**view, **values}
 
