@@ -91,7 +91,7 @@ class ControlPlane:
             tracer = stack.enter_context(trace.Trace(self._transport, self._control))
 
             def costs():
-                return cost.of_migrations(move, tracer, log, self._pids, SAMPLES, self._without)
+                return cost.of_migrations(move, tracer, log, SAMPLES, self._without) | cost.of_processor(move, self._pids)
             self._say('cost of one migration, nothing else in flight:')
             alone = costs()
             self._tell(alone)

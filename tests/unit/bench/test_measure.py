@@ -54,10 +54,10 @@ class TestProcessor(base.TestCase):
         self.assertEqual({'a': 1.0}, processor.above({'a': 0.1}, 2))
 
 
-def counted(messages=24, statements=37, commits=8):
+def counted(messages=24, statements=37, commits=8, cpu_seconds=0.1):
     """Make a cost."""
     numbers = {'messages': messages, 'statements': statements, 'commits': commits}
-    return numbers | {'all': {name: [number] for name, number in numbers.items()}}
+    return numbers | {'all': {name: [number] for name, number in numbers.items()}, 'cpu_seconds': cpu_seconds}
 
 
 class TestVerdicts(base.TestCase):
@@ -80,8 +80,9 @@ class TestVerdicts(base.TestCase):
 
     def test_others_in_flight(self):
         """Given the same cost with others in flight, then it passes; 20 % more or less is the limit."""
-        self.assertEqual([True] * 6, self.passed(cost.verdicts(counted(20, 30, 10), counted(24, 36, 12))))
-        self.assertEqual([True] * 4 + [False, False], self.passed(cost.verdicts(counted(20, 30, 10), counted(20, 37, 7))))
+        self.assertEqual([True] * 7, self.passed(cost.verdicts(counted(20, 30, 10), counted(24, 36, 12, 0.12))))
+        self.assertEqual([True] * 4 + [False, False, True], self.passed(cost.verdicts(counted(20, 30, 10), counted(20, 37, 7))))
+        self.assertEqual([True] * 6 + [False], self.passed(cost.verdicts(counted(20, 30, 10), counted(20, 30, 10, 0.13))))
 
     def test_without_a_log(self):
         """Given a database without a log, then messages alone are judged."""
