@@ -109,6 +109,8 @@ class ComputeManager:
         _uuid(migration_id, 'migration_id')
         _uuid(instance_uuid, 'instance_uuid')
         concurrency.run_native(self._journal.abort, migration_id)
+        if self._another_runs(migration_id, instance_uuid):
+            return False
         if run_driver(self._driver.abort_live_migration, instance_uuid):
             return True
         with self._jobs_lock:
@@ -134,7 +136,15 @@ class ComputeManager:
     def force_complete_live_migration(self, context, migration_id, instance_uuid):
         """Make the job converge. Answers whether one ran."""
         _uuid(migration_id, 'migration_id')
-        return run_driver(self._driver.force_complete_live_migration, _uuid(instance_uuid, 'instance_uuid'))
+        _uuid(instance_uuid, 'instance_uuid')
+        if self._another_runs(migration_id, instance_uuid):
+            return False
+        return run_driver(self._driver.force_complete_live_migration, instance_uuid)
+
+    def _another_runs(self, migration_id, instance_uuid):
+        """True if the guest's present job is another migration's: what was meant for an earlier one came late."""
+        with self._jobs_lock:
+            return any(known != migration_id and uuid == instance_uuid for known, uuid in self._jobs.items())
 
     # --- live migration ---
 

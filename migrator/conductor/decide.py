@@ -68,7 +68,8 @@ def start(at: Situation, cursor: Cursor, name: str, reason: str, **extra) -> Act
     new = replace(cursor, step=name, phase=Phase.OPERATION, status=status, attempt=cursor.attempt + 1 if again else 1,
                   failures=cursor.failures if again else 0, silent_since=cursor.silent_since if again else 0,
                   begun=cursor.begun if undo or name in cursor.begun else (*cursor.begun, name), deadline=deadline)
-    return Action(Kind.START, new, reason, wake_in=at.policy.claim, **extra)
+    words = (step.undo if undo else step).doing or name
+    return Action(Kind.START, new, f'{reason}; {words}' if reason else words, wake_in=at.policy.claim, **extra)
 
 
 def advance(at: Situation, cursor: Cursor, reason: str, **extra) -> Action:
@@ -81,7 +82,7 @@ def advance(at: Situation, cursor: Cursor, reason: str, **extra) -> Action:
     following = at.workflow.after(cursor.step)
     if following:
         return start(at, cursor, following.name, reason, **extra)
-    return end(cursor, Status.COMPLETED, reason, **extra)
+    return end(cursor, Status.COMPLETED, reason or at.workflow.done or 'done', **extra)
 
 
 def begin_undo(at: Situation, cursor: Cursor, error: str, **extra) -> Action:
@@ -166,7 +167,7 @@ def admit(at: Situation) -> Action:
     """There may be room now. The checks come first; a workflow without checks begins with its first operation."""
     checks = at.workflow.checks
     if not checks:
-        first = start(at, at.cursor, at.workflow.operations[0].name, 'begins')
+        first = start(at, at.cursor, at.workflow.operations[0].name, '')
         return replace(first, kind=Kind.ADMIT)
     cursor = replace(at.cursor, phase=Phase.CALLING, status=checks[0].status, step=checks[0].name)
     return Action(Kind.ADMIT, cursor, 'source and destination are checked', wake_in=at.policy.claim)
@@ -195,7 +196,7 @@ def on_finished(at: Situation, event: stimulus.Finished) -> Action:
         error = cursor.error or ('' if event.state is OperationState.SUCCEEDED else event.error or said)
         return observe(at, replace(cursor, error=error, silent_since=0, failures=0), said)
     if event.state is OperationState.SUCCEEDED:
-        return advance(at, cursor, f'{cursor.step} done', commit=at.step.commit)
+        return advance(at, cursor, '', commit=at.step.commit)
     return step_failed(at, event)
 
 
@@ -218,7 +219,7 @@ def undo_finished(at: Situation, event: stimulus.Finished) -> Action:
     """An undo ended. One that keeps failing is named as a debt, unless a guest's life hangs on it."""
     cursor = at.cursor
     if event.state is OperationState.SUCCEEDED:
-        return advance(at, cursor, f'{cursor.step} done', commit=at.step.undo.commit)
+        return advance(at, cursor, '', commit=at.step.undo.commit)
     said = f'{cursor.step}: {event.error or "interrupted: the agent restarted"}'
     if cursor.attempt < at.policy.step_attempts:
         return rest(at, cursor, said)
@@ -244,8 +245,8 @@ def on_unknown(at: Situation, _event) -> Action:
         if at.step.observe:
             return observe(at, replace(cursor, failures=0), 'the agent does not know the operation, and an abort is pending')
         return begin_undo(at, cursor, abort_words(cursor))
-    return Action(Kind.START, replace(cursor, silent_since=0), 'the agent has not got the operation; it is sent again',
-                  wake_in=at.policy.claim)
+    # An agent that answers this but refuses the work is as good as silent: the time is counted until it takes the operation.
+    return Action(Kind.START, cursor, 'the agent has not got the operation; it is sent again', wake_in=at.policy.claim)
 
 
 def on_silent(at: Situation, event: stimulus.Silent) -> Action:

@@ -21,7 +21,7 @@ from migrator.conductor.workflows import WORKFLOWS
 from migrator.conductor.workflows.model import Commit, Role
 from migrator.rpc import context as rpc_context
 from migrator.rpc import facts
-from migrator.states import GuestState, InstanceState, OperationState
+from migrator.states import GuestState, InstanceState, OperationState, Status
 
 LOG = log.getLogger(__name__)
 
@@ -137,8 +137,8 @@ class Engine:
 
         record: the workflow if it is known, else it is read. Raises EpochConflict if somebody else moved it meanwhile.
         """
-        at = self.clock()
         record = record or ledger.load(tx, migration_id)
+        at = self.clock()       # after the reading: time that is reckoned from here on is never ahead of the database's
         row = record.row
         if stale(record, reply):
             return None
@@ -154,21 +154,25 @@ class Engine:
 
     def _admit(self, tx, record, action):
         """Take a place at both hosts, or stay in the queue."""
-        wf = WORKFLOWS[record.row.kind]
-        if wf.checks and not record.row.admitted and not self.take_places(tx, record.row.source_host, record.row.destination_host):
+        wf, row = WORKFLOWS[record.row.kind], record.row
+        if not wf.checks or row.admitted:
+            return dataclasses.replace(action, kind=Kind.CALL if wf.checks else Kind.START)
+        rows = hosts.get_many(tx, [row.source_host, row.destination_host])
+        there = rows.get(row.destination_host)
+        if there is not None and (not there.enabled or there.draining):
+            why = f'host {row.destination_host} is {"stopping" if there.enabled else "disabled: " + there.disabled_reason}'
+            cursor = dataclasses.replace(record.cursor, status=Status.FAILED, phase=Phase.ENDED, error=why)
+            return dataclasses.replace(action, kind=Kind.END, cursor=cursor, reason=why)
+        if len(rows) != 2 or not hosts.take_places(tx, rows.values(), self.places):
             return dataclasses.replace(action, kind=Kind.WAIT, cursor=record.cursor, reason='waits for a free place at its hosts',
                                        wake_in=record.policy.queue)
-        return dataclasses.replace(action, kind=Kind.CALL if wf.checks else Kind.START)
-
-    def take_places(self, tx, source, destination):
-        """Take a place at both hosts. True if there was room at both."""
-        rows = hosts.get_many(tx, [source, destination])
-        return len(rows) == 2 and hosts.take_places(tx, rows.values(), self.places)
+        return dataclasses.replace(action, kind=Kind.CALL)
 
     def _store(self, tx, record, action, reply, request):
         row, cursor = record.row, action.cursor
         ended = action.kind is Kind.END
-        values = {'reason': row.reason if action.kind is Kind.POLL else action.reason}
+        again = action.kind is Kind.POLL or (action.kind is Kind.OBSERVE and record.cursor.phase is Phase.OBSERVING)
+        values = {'reason': row.reason if again else action.reason}
         if reply.plan:
             values['plan'] = reply.plan
         if isinstance(reply.event, stimulus.Finished):
@@ -178,7 +182,7 @@ class Engine:
         if WORKFLOWS[row.kind].checks:
             values['admitted'] = not ended and (row.admitted or cursor.phase is not Phase.QUEUED)
         after = ledger.store(tx, record, cursor, wake_at=None if ended else record.now + int(action.wake_in * 1000), **values)
-        if action.kind in NOTED or (action.kind is not Kind.POLL and action.reason != row.reason):
+        if action.kind in NOTED or (not again and action.reason != row.reason):
             ledger.note(tx, row.id, record.now, cursor, action.kind.value, action.reason,
                         user=request.user if request else '', request_id=request.request_id if request else row.request_id)
         return after
@@ -238,7 +242,10 @@ class Engine:
         envelope = facts.Envelope(
             op_id=record.op_id, migration_id=row.id, epoch=row.epoch, process_id=agent.process_id, request_id=row.request_id,
             not_after=agent.monotonic + record.policy.lost_after if agent.process_id else 0.0)
-        return self.agents.begin(context, step, host, envelope, arguments_of(row, step))
+        reply = self.agents.begin(context, step, host, envelope, arguments_of(row, step))
+        if reply is None and record.cursor.silent_since:
+            return Reply(stimulus.Alive(), record.op_id)      # it was taken after all: whatever silence there was is over
+        return reply
 
     # --- what agents report ---
 
@@ -259,7 +266,7 @@ def stale(record, reply):
 
 def learned(known, step, result):
     """Add what a step returned to the facts; statistics of the hypervisor's job are kept under a name of their own."""
-    told = {k: v for k, v in result.items() if k in STATISTICS and v}
+    told = {k: v for k, v in result.items() if k in STATISTICS and isinstance(v, int) and v}
     added = {k: v for k, v in result.items() if k not in STATISTICS and k != 'location'}
     return {**known, step: added, 'statistics': {**known.get('statistics', {}), **told}}
 
@@ -274,7 +281,10 @@ def fresh_location(transition):
     event = transition.reply.event
     said = transition.reply.result.get('location')
     if isinstance(event, stimulus.Finished) and event.state is OperationState.SUCCEEDED and said:
-        return facts.from_wire(facts.Location, said)
+        try:
+            return facts.from_wire(facts.Location, said)
+        except exceptions.InvalidRequest as error:
+            LOG.warning('the source is asked, for what it said cannot be read: %s', error)
     return None
 
 
@@ -301,7 +311,9 @@ def commit(tx, record, what, reply):
 
 def made(row, reply):
     """Describe a guest that was made: as its host does, or as it was asked for if the host did not say."""
-    if 'guest' in reply.result:
-        return facts.from_wire(facts.Guest, reply.result['guest'])
+    try:
+        return facts.from_wire(facts.Guest, reply.result.get('guest'))
+    except exceptions.InvalidRequest as error:
+        LOG.debug('the catalogue takes the guest as it was asked for: %s', error)
     spec = facts.from_wire(facts.InstanceSpec, row.request['spec'])
     return facts.Guest(uuid=spec.uuid, name=spec.name, state=GuestState.OFF, memory_mib=spec.memory_mib, vcpus=spec.vcpus, managed=True)

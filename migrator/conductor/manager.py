@@ -185,6 +185,8 @@ class AgentEndpoint:
     def operation_finished(self, context, report):
         """Take an outcome. The acknowledgement is given once the outcome is in the database, not before."""
         report = facts.from_wire(facts.Report, report, 'report')
+        if not report.state.finished:
+            raise exceptions.InvalidRequest(f'report.state: {report.state} is no end of an operation')
         if not self.payments.finished(report):
             transition = self.engine.operation_finished(report)
             if transition is not None and not self.pool.try_spawn(self.engine.go_on, report.migration_id, transition):

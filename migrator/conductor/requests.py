@@ -22,6 +22,23 @@ from migrator.states import InstanceState
 GIB = 1 << 30
 
 
+@dataclasses.dataclass(frozen=True)
+class Wanted:
+    """What a request is about, to tell a repetition from another use of the same request_id."""
+
+    kinds: tuple[str, ...]
+    instance: str
+    destination: str = ''
+
+    def same(self, known):
+        """Give the workflow that the request made before. Raises InvalidRequest if that was another request."""
+        if known.kind in self.kinds and self.instance in (known.instance_uuid, known.instance_name) \
+                and self.destination == known.destination_host:
+            return known
+        raise exceptions.InvalidRequest(f'request id {known.request_id} was used for another request: {known.kind} of '
+                                        f'{known.instance_name or known.instance_uuid} ({known.id})')
+
+
 class Requests:
     """The door through which every workflow comes in."""
 
@@ -41,7 +58,7 @@ class Requests:
             self.may_move(guest, destination, rows)
             request = {'guest': facts.to_wire(guest_of(guest)), 'options': options}
             return 'live_migration', guest, destination, request, rows
-        return self._ask(context, request_id, prepare)
+        return self._ask(context, request_id, prepare, Wanted(('live_migration',), instance, destination))
 
     def instance_create(self, context, host, spec, request_id, start):
         """Ask for a new guest on a host."""
@@ -50,9 +67,10 @@ class Requests:
             self.usable(host, rows)
             if catalogue.several(tx, [spec.uuid]):
                 raise exceptions.InstanceExists(f'instance {spec.uuid} exists already')
-            new = types.SimpleNamespace(uuid=spec.uuid, name=spec.name, host=host, locked_by=None, owed=0)
+            owed = len(debts.of_instance(tx, spec.uuid))
+            new = types.SimpleNamespace(uuid=spec.uuid, name=spec.name, host=host, locked_by=None, owed=owed)
             return 'instance_create' if start else 'instance_define', new, '', {'spec': facts.to_wire(spec)}, rows
-        return self._ask(context, request_id, prepare)
+        return self._ask(context, request_id, prepare, Wanted(('instance_create', 'instance_define'), spec.uuid))
 
     def instance_start(self, context, instance, request_id):
         """Ask to start a guest. No guest is started while a lock or a debt names it."""
@@ -63,7 +81,7 @@ class Requests:
             if guest.state == InstanceState.UNKNOWN:
                 raise exceptions.NotPossible(f'{guest.host} does not know instance {guest.name or guest.uuid} at present')
             return 'instance_start', guest, '', {}, rows
-        return self._ask(context, request_id, prepare)
+        return self._ask(context, request_id, prepare, Wanted(('instance_start',), instance))
 
     def instance_stop(self, context, instance, request_id, timeout):
         """Ask to stop a guest. timeout: seconds that it is given to shut down by itself."""
@@ -72,7 +90,7 @@ class Requests:
             rows = hosts.get_many(tx, [guest.host])
             self.usable(guest.host, rows, disabled_too=True)
             return 'instance_stop', guest, '', {'timeout': timeout}, rows
-        return self._ask(context, request_id, prepare)
+        return self._ask(context, request_id, prepare, Wanted(('instance_stop',), instance))
 
     def instance_delete(self, context, instance, request_id):
         """Ask to delete a stopped guest with the disks that were made for it."""
@@ -80,10 +98,13 @@ class Requests:
             guest = catalogue.get(tx, instance)
             rows = hosts.get_many(tx, [guest.host])
             self.usable(guest.host, rows, disabled_too=True)
+            if guest.state == InstanceState.UNKNOWN:
+                name = guest.name or guest.uuid
+                raise exceptions.NotPossible(f'{guest.host} does not know instance {name} at present; it may run elsewhere')
             if guest.state in (InstanceState.RUNNING, InstanceState.PAUSED):
                 raise exceptions.InstanceRunning(f'instance {guest.name or guest.uuid} is {guest.state}; stop it first')
             return 'instance_delete', guest, '', {}, rows
-        return self._ask(context, request_id, prepare)
+        return self._ask(context, request_id, prepare, Wanted(('instance_delete',), instance))
 
     # --- the rules ---
 
@@ -109,18 +130,18 @@ class Requests:
 
     # --- writing it down ---
 
-    def _ask(self, context, request_id, prepare):
+    def _ask(self, context, request_id, prepare, wanted):
         request_id = request_id or context.request_id
         try:
             return self.database.run(lambda tx: self._write(tx, context, request_id, prepare))
         except db_exception.DBDuplicateEntry as error:
-            return self._lost_race(request_id, prepare, error)
+            return self._lost_race(request_id, prepare, wanted, error)
         except exceptions.MigratorError:
             # What stands in its way may be the same request, taken before, or by another conductor a moment ago.
             known = self.database.run(lambda tx: ledger.by_request(tx, request_id))
             if known is None:
                 raise
-            return known, None
+            return wanted.same(known), None
 
     def _write(self, tx, context, request_id, prepare):
         kind, guest, destination, request, rows = prepare(tx)
@@ -184,16 +205,16 @@ class Requests:
     def _refuse_owed(tx, kind, guest, destination):
         """No guest is started while a debt names it, and none is sent to where one is still to be paid."""
         owed = debts.of_instance(tx, guest.uuid)
-        if kind == 'instance_start' or any(d.host == destination for d in owed):
+        if kind in ('instance_start', 'instance_create', 'instance_define') or any(d.host == destination for d in owed):
             words = '; '.join(f'{d.action} at {d.host}: {d.reason}' for d in owed)
             raise exceptions.DebtOutstanding(f'a cleanup that names instance {guest.name or guest.uuid} is not done yet: {words}')
 
-    def _lost_race(self, request_id, prepare, error):
+    def _lost_race(self, request_id, prepare, wanted, error):
         """Another conductor was faster: with the same request, or with another one for the same guest."""
         def look(tx):
             known = ledger.by_request(tx, request_id)
             if known is not None:
-                return known, None
+                return wanted.same(known), None
             _kind, guest, _destination, _request, _rows = prepare(tx)
             if guest.locked_by is None:
                 holder = ledger.lock_holder(tx, catalogue.resource(guest.uuid))

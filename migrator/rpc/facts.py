@@ -16,7 +16,7 @@ from migrator.states import GuestState, OperationState, PauseReason
 UUID = re.compile(r'[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z')
 HOST = re.compile(r'[A-Za-z0-9]([A-Za-z0-9._-]{0,62}[A-Za-z0-9])?\Z')
 NAME = re.compile(r'[A-Za-z0-9]([A-Za-z0-9._ -]{0,126}[A-Za-z0-9._-])?\Z')
-TARGET = re.compile(r'[a-z]{2,4}[0-9]{0,3}\Z')
+TARGET = re.compile(r'[a-z]{2,8}[0-9]{0,3}\Z')
 OP_ID = re.compile(r'[0-9a-f-]{36}/[a-z0-9_]{1,64}/[0-9]{1,6}\Z')
 PATH = re.compile(r'(?!.*/\.\.?(?:/|\Z))(?!.*//)/[^\x00-\x1f]{1,1023}\Z')
 OPTIONAL_PATH = re.compile(rf'\Z|{PATH.pattern}')

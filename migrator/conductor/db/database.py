@@ -108,3 +108,5 @@ def _read_committed(connection, _record):
     """Guarded updates need no gap locks; without them conductors do not deadlock on neighbouring rows."""
     with connection.cursor() as cursor:
         cursor.execute('SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED')
+        # In a zone with summer time the server's local clock, and what is reckoned from it, jumps by an hour twice a year.
+        cursor.execute("SET SESSION time_zone = '+00:00'")

@@ -21,6 +21,8 @@ def migration_view(row, owed=(), events=None):
     view = {name: getattr(row, name) for name in (
         'id', 'kind', 'instance_uuid', 'instance_name', 'source_host', 'destination_host', 'status', 'step', 'direction', 'reason',
         'error', 'no_return', 'progress', 'request_id', 'user')}
+    if Status(row.status).terminal and row.progress:
+        view['progress'] = {**row.progress, 'active': False}
     view.update(abort_requested=bool(row.abort), needs_attention=row.status == Status.NEEDS_OPERATOR.value or bool(owed),
                 created_at=moment(row.created_at), updated_at=moment(row.updated_at), finished_at=moment(row.finished_at),
                 statistics=row.facts.get('statistics', {}),

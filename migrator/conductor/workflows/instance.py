@@ -5,18 +5,19 @@ from migrator.states import Status
 HERE = Role.SOURCE
 
 INSTANCE_CREATE = Workflow('instance_create', steps=(
-    Step('create_instance', on=HERE, status=Status.PREPARING, repeat=True, commit=Commit.CREATED,
-         undo=Undo('delete_instance', on=HERE, commit=Commit.DELETED)),
-    Step('start_instance', on=HERE, status=Status.RUNNING, repeat=True, commit=Commit.RUNNING)),
-    undo_order=('delete_instance',))
+    Step('create_instance', on=HERE, status=Status.PREPARING, repeat=True, commit=Commit.CREATED, doing='the guest is being made',
+         undo=Undo('delete_instance', on=HERE, commit=Commit.DELETED, doing='what was made is being removed')),
+    Step('start_instance', on=HERE, status=Status.RUNNING, repeat=True, commit=Commit.RUNNING, doing='the guest is being started')),
+    undo_order=('delete_instance',), done='the guest is made and runs')
 
-INSTANCE_DEFINE = Workflow('instance_define', steps=INSTANCE_CREATE.steps[:1], undo_order=('delete_instance',))
+INSTANCE_DEFINE = Workflow('instance_define', steps=INSTANCE_CREATE.steps[:1], undo_order=('delete_instance',),
+                           done='the guest is made, not started')
 
 INSTANCE_START = Workflow('instance_start', steps=(
-    Step('start_instance', on=HERE, repeat=True, commit=Commit.RUNNING),))
+    Step('start_instance', on=HERE, repeat=True, commit=Commit.RUNNING, doing='the guest is being started'),), done='the guest runs')
 
 INSTANCE_STOP = Workflow('instance_stop', steps=(
-    Step('stop_instance', on=HERE, repeat=True, commit=Commit.STOPPED),))
+    Step('stop_instance', on=HERE, repeat=True, commit=Commit.STOPPED, doing='the guest is being stopped'),), done='the guest is off')
 
 INSTANCE_DELETE = Workflow('instance_delete', steps=(
-    Step('delete_instance', on=HERE, repeat=True, commit=Commit.DELETED),))
+    Step('delete_instance', on=HERE, repeat=True, commit=Commit.DELETED, doing='the guest is being removed'),), done='the guest is gone')

@@ -41,6 +41,7 @@ class Undo:
 
     method: str
     on: Role
+    doing: str = ''
     vital: bool = False
     commit: Commit = Commit.NOTHING
 
@@ -51,6 +52,7 @@ class Step:
 
     name: the RPC method. on: the host that does it. status: what the migration is called meanwhile.
     undo: removes its traces; due as soon as the step may have begun.
+    doing: what happens in it, in an operator's words.
     observe: the method that tells what is true after it; its own outcome is then only a hint.
     no_return_when: the observed fact after which there is only forward, in words.
     commit: what the catalogue learns once the step is proven.
@@ -62,6 +64,7 @@ class Step:
     on: Role
     mode: Mode = Mode.SPAWN
     status: Status = Status.RUNNING
+    doing: str = ''
     undo: Undo | None = None
     observe: str = ''
     no_return_when: str = ''
@@ -72,11 +75,16 @@ class Step:
 
 @dataclasses.dataclass(frozen=True)
 class Workflow:
-    """A table of steps. undo_order: the methods of all undos in the order in which they run, each only if its step may have begun."""
+    """A table of steps.
+
+    undo_order: the methods of all undos in the order in which they run, each only if its step may have begun. done: what it has come to
+    when it is completed, in an operator's words.
+    """
 
     kind: str
     steps: tuple[Step, ...]
     undo_order: tuple[str, ...] = ()
+    done: str = ''
     abortable: bool = False
 
     def __post_init__(self):
