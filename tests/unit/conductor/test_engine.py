@@ -1,4 +1,5 @@
 """The engine goes on from what it has just written, unless somebody wrote meanwhile; a repeated request is known for ever."""
+import time
 from unittest import mock
 
 from migrator import exceptions
@@ -27,6 +28,20 @@ class GoOnTest(CloudTestCase):
         count = self.loads()
         ended = self.cloud.wait(self.api.live_migrate('web', 'beta'), 'completed')
         self.assertEqual([ended['id']] * 4, count)
+
+    def test_the_timeline_is_in_order_on_a_slow_database(self):
+        """Given a database that lets one reader wait, then what the engine reckons afterwards is not ahead of what it reads next."""
+        original, count = ledger.load, []
+
+        def load(tx, migration_id):
+            count.append(migration_id)
+            time.sleep(0.3 if len(count) == 2 else 0)                # the report of live_migration, from which it goes on by itself
+            return original(tx, migration_id)
+        self.cloud.create('web', 'alpha')
+        with mock.patch.object(ledger, 'load', load):
+            ended = self.cloud.wait(self.api.live_migrate('web', 'beta'), 'completed')
+        moments = [event['at'] for event in ended['events']]
+        self.assertEqual(sorted(moments), moments)
 
     def test_an_abort_while_the_checks_are_asked(self):
         """Given an abort that was stored while the checks were under way, when their answers come, then nothing begins."""
