@@ -1,0 +1,95 @@
+"""What a reviewer broke: ids used twice, agents that refuse for ever, hosts disabled meanwhile, guests that nobody knows at present."""
+import uuid
+
+import sqlalchemy as sa
+
+from migrator import exceptions
+from migrator.conductor.db import tables
+from migrator.rpc import context, facts
+from migrator.rpc.conductor import AgentToConductorAPI
+from migrator.states import OperationState
+from tests.unit.conductor.test_live_migration import CloudTestCase
+
+
+class RequestIdTest(CloudTestCase):
+
+    def test_an_id_is_good_for_one_request(self):
+        """Given an id that moved one guest, when it comes with another guest, host or wish, then it is refused and nothing happens."""
+        self.cloud.create('web', 'alpha')
+        other = self.cloud.create('db', 'alpha')
+        self.cloud.wait(self.api.live_migrate('web', 'beta', request_id='req-1'), 'completed')
+        for ask in (lambda: self.api.live_migrate('db', 'beta', request_id='req-1'),
+                    lambda: self.api.live_migrate('web', 'alpha', request_id='req-1'),
+                    lambda: self.api.instance_stop('web', request_id='req-1')):
+            self.assertIn('req-1', str(self.assertRaises(exceptions.InvalidRequest, ask)))
+        self.cloud.assert_clean(other, 'alpha')
+
+
+class RefusingAgentTest(CloudTestCase):
+
+    options = {'conductor__host_lost_after': 1.0}
+
+    def test_a_destination_that_takes_no_work_ends_the_migration(self):
+        """Given an agent that answers but is stopping, then the migration is given up after host_lost_after, and its undo is a debt."""
+        guest = self.cloud.create('web', 'alpha')
+        self.cloud.agents['beta'].operations.drain()
+        ended = self.cloud.migrate('web', 'beta', 'failed')
+        self.assertEqual(['rollback_live_migration_at_destination'], [d['action'] for d in ended['debts']])
+        self.assertEqual({}, self.cloud.locks())
+        self.assertEqual('running', self.world.where(guest)['alpha'])
+
+
+class DisabledMeanwhileTest(CloudTestCase):
+
+    options = {'conductor__max_migrations_per_host': 1}
+
+    def test_what_is_queued_is_not_sent_to_a_host_that_was_disabled(self):
+        """Given a queued migration, when its destination is disabled, then it fails with that reason and nothing was begun."""
+        guests = [self.cloud.create(f'web-{n}', 'alpha') for n in range(2)]
+        self.world.inject('beta', 'pre_live_migration', 'hang', times=-1)
+        moving = [self.api.live_migrate(guest, 'beta') for guest in guests]
+        self.api.host_disable('beta', 'new disks')
+        self.world.release()
+        self.cloud.wait(moving[0], 'completed')
+        self.assertIn('new disks', self.cloud.wait(moving[1], 'failed')['error'])
+        self.cloud.assert_clean(guests[1], 'alpha')
+
+
+class UnknownGuestTest(CloudTestCase):
+
+    def test_a_guest_that_its_host_does_not_know_is_not_deleted(self):
+        """Given a guest that its host does not list, then neither it nor its row may be deleted: it may run elsewhere."""
+        guest = self.cloud.create('web', 'alpha', start=False)
+        with self.cloud.database.engine.begin() as db:
+            db.execute(sa.update(tables.instance).values(state='unknown', host='nowhere'))
+            db.execute(sa.insert(tables.service).values(
+                host='nowhere', process_id='p', last_seen=2 ** 50, facts={}, enabled=True, disabled_reason='', places=0))
+        self.assertRaises(exceptions.NotPossible, self.api.instance_delete, guest)
+        self.assertEqual('unknown', self.api.instance_show(guest)['state'])
+
+    def test_no_guest_is_made_while_a_debt_names_its_uuid(self):
+        """Given a debt of a guest that is gone, then a new one of its uuid is refused until the debt is paid."""
+        known = str(uuid.uuid4())
+        with self.cloud.database.engine.begin() as db:
+            db.execute(sa.insert(tables.debt).values(
+                id=str(uuid.uuid4()), host='gone', instance_uuid=known, migration_id=str(uuid.uuid4()), action='delete_instance',
+                arguments={}, reason='it was silent', attempt=1, next_wakeup=2 ** 50, created_at=1))
+        error = self.assertRaises(exceptions.DebtOutstanding, self.api.instance_create, 'alpha',
+                                  {'uuid': known, 'name': 'web', 'memory_mib': 64})
+        self.assertIn('delete_instance at gone', str(error))
+
+
+class ReportTest(CloudTestCase):
+
+    def test_a_report_that_is_no_end_is_refused(self):
+        """Given a running preparation, when a report says that it runs, then it is refused and the migration goes on."""
+        guest = self.cloud.create('web', 'alpha')
+        self.world.inject('beta', 'pre_live_migration', 'hang', times=-1)
+        migration = self.cloud.wait(self.api.live_migrate('web', 'beta'), 'preparing')
+        report = facts.Report(op_id=f'{migration["id"]}/pre_live_migration/1', migration_id=migration['id'], host='beta',
+                              state=OperationState.RUNNING)
+        agent = AgentToConductorAPI(self.cloud.conf('beta'), self.cloud._connect('stranger', self.cloud.conf('stranger')))
+        self.assertRaises(exceptions.InvalidRequest, agent.operation_finished, context.MigratorContext(), report)
+        self.world.release()
+        self.cloud.wait(migration, 'completed')
+        self.cloud.assert_clean(guest, 'beta')
