@@ -13,8 +13,8 @@ TARGETS = {'messages': 26, 'statements': 25, 'commits': 9}
 TOLERANCE = 0.2
 #: Seconds for what a conductor does after the end of a migration (it looks for queued ones).
 AFTERWARDS = 0.5
-#: Seconds for which the processor is watched, idle and busy: conductors ask for each migration that is under way once in that time
-#: (poll_interval), so that what others cause is the same in both.
+#: Seconds for which the processor is watched, idle and busy: several heartbeats of each agent, and the interval at which conductors ask
+#: for what they do not hear of (poll_interval), so that what others cause is the same in both.
 CYCLE = 30.0
 
 
