@@ -1,14 +1,15 @@
 """The command `tools/demo`: python -m tests.demo [--simulated] [--keep] [--folder FOLDER]."""
+import os
 import sys
 
 from migrator import concurrency
 
-# Before anything else is imported, for that would stay unpatched. With the lab this process is a mere client: no green threads.
-concurrency.setup(None if '--simulated' in sys.argv else 'threading')
+# Before anything else is imported, for that would stay unpatched. With the lab this process is a mere client; with simulated hosts it
+# holds all daemons, which is no place for green threads unless they are asked for.
+concurrency.setup(os.environ.get('MIGRATOR_CONCURRENCY', 'threading') if '--simulated' in sys.argv else 'threading')
 
 import argparse  # noqa: E402
 import contextlib  # noqa: E402
-import os  # noqa: E402
 import pathlib  # noqa: E402
 import shlex  # noqa: E402
 import shutil  # noqa: E402
