@@ -197,16 +197,6 @@ class Deaths(Case, unittest.TestCase):
         self.undo(plan)
         self.assertEqual(files, self.harness.files(self.a, uuid))
 
-    def test_the_destinations_libvirtd(self):
-        uuid, plan, prepared = self.slow_job()
-        with self.copying(plan, prepared) as outcome:
-            self.beta.kill_libvirtd()
-            self.assertIsInstance(outcome.wait(self.harness.patience).error, exceptions.DriverError)
-            self.assertRaises(exceptions.DriverError, self.b.locate, uuid)
-        self.beta.start_libvirtd()
-        self.beta.wait_ready()
-        self.assert_lives_on(uuid, plan)
-
     def test_the_sources_libvirtd(self):
         uuid, plan, prepared = self.slow_job()
         with self.copying(plan, prepared) as outcome:

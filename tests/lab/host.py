@@ -195,8 +195,13 @@ class Host(Place):
 
     @property
     def libvirtd_pid(self):
-        """Process id of libvirtd, as seen from out here; None when it does not run."""
-        return next((pid for pid in self.processes() if os.path.basename((processes.arguments(pid) or [''])[0]) == 'libvirtd'), None)
+        """Process id of libvirtd, as seen from out here; None when it does not run.
+
+        A child that it has just forked, to become an emulator or a helper, bears its name for a moment, and may have the lower number.
+        """
+        found = [pid for pid in self.processes() if os.path.basename((processes.arguments(pid) or [''])[0]) == 'libvirtd']
+        forked = {child for pid in found for child in processes.children(pid)}
+        return next((pid for pid in found if pid not in forked), None)
 
     def wait_ready(self, timeout=30):
         """Wait until libvirtd answers on its socket; LabError with the end of its log if it does not."""
