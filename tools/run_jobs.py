@@ -26,8 +26,9 @@ SAMPLE = 'etc/migrator/migrator.conf.sample'
 #: A busy machine is no failure: tests get twice their time before they are given up.
 SLOW = {'MIGRATOR_TEST_TIMEOUT_SCALE': '2'}
 #: Not in the job on eventlet: tests that put many daemons, their native threads and their deaths into one process, which no deployment
-#: does. Python was seen to crash in one of them. Real daemons run on eventlet in the functional and fault tests.
-CLOUDS = r'unit\.conductor\.test_(engine|live_migration|manager|recovery|refusals|requests)|unit\.demo'
+#: does (Python was seen to crash in one of them), and the libvirt driver, whose methods run in native threads only. Real daemons run on
+#: eventlet in the functional and fault tests.
+CLOUDS = r'unit\.conductor\.test_(engine|live_migration|manager|recovery|refusals|requests)|unit\.demo|unit\.compute\.libvirt'
 #: Job -> folder of its tests, how many run at once, environment, seconds after which it is given up. Tests with real servers
 #: share them and the lab, so they run one after another.
 TEST_JOBS = {
