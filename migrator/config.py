@@ -28,7 +28,9 @@ CONDUCTOR_OPTS = [
     cfg.FloatOpt('claim_seconds', default=8.0, min=1.0,
                  help='For how long a conductor that works on a workflow keeps others away from it. A conductor that dies is '
                       'replaced after this time at the latest.'),
-    cfg.FloatOpt('host_down_after', default=20.0, min=0.5, help='A host not heard of for so many seconds is down.'),
+    cfg.FloatOpt('host_down_after', default=20.0, min=0.5,
+                 help='A host not heard of for so many seconds is down. At least four times the heartbeat_interval of its agent, or one '
+                      'lost heartbeat may make it look so.'),
     cfg.FloatOpt('host_lost_after', default=60.0, min=0.5,
                  help='After so many seconds without an answer a workflow stops waiting for a host: its cleanup becomes a debt, or '
                       'the migration stands in needs_operator.'),

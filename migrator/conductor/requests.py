@@ -3,6 +3,8 @@
 A request is known by its request_id: asked again, it gives the workflow that the first asking made.
 """
 import dataclasses
+import math
+import time
 import types
 import uuid
 
@@ -42,11 +44,17 @@ class Wanted:
 class Requests:
     """The door through which every workflow comes in."""
 
-    def __init__(self, database, engine, settings):
-        """settings: the [conductor] group of the configuration."""
+    def __init__(self, database, engine, settings, clock=time.monotonic):
+        """settings: the [conductor] group of the configuration. clock: seconds, for how long this conductor has been listening."""
         self.database = database
         self.engine = engine
         self.settings = settings
+        self.clock = clock
+        self._listening_since = -math.inf
+
+    def listening(self):
+        """Note that this conductor hears heartbeats from now on: it may have been the only one, so what was silent before is not down."""
+        self._listening_since = self.clock()
 
     # --- the requests ---
 
@@ -119,11 +127,16 @@ class Requests:
             raise exceptions.InstanceNotRunning(f'instance {name} is {guest.state}, a live migration needs it running')
 
     def usable(self, host, rows, disabled_too=False):
-        """Raise a typed error unless the host is known, up and enabled. disabled_too: a disabled host will do (its guests may leave)."""
+        """Raise a typed error unless the host is known, up and enabled. disabled_too: a disabled host will do (its guests may leave).
+
+        Silence is evidence only while somebody listened: a conductor that has just started takes no host for down. If it is down after
+        all, the workflow finds out and changes nothing.
+        """
         row = rows.get(host)
         if row is None:
             raise exceptions.HostNotFound(f'there is no host {host}')
-        if not views.is_up(row, self.settings.host_down_after):
+        listened = self.clock() - self._listening_since > self.settings.host_down_after
+        if listened and not views.is_up(row, self.settings.host_down_after):
             raise exceptions.HostDown(f'host {host} was last heard of at {views.moment(row.last_seen)}')
         if not row.enabled and not disabled_too:
             raise exceptions.HostDisabled(f'host {host} is disabled: {row.disabled_reason}')

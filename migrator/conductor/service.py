@@ -42,9 +42,9 @@ class ConductorService(service.Service):
         self.pool = concurrency.Pool(settings.workers)
         self.engine = Engine(self.database, agents, settings.max_migrations_per_host)
         self.payments = Payments(self.database, agents, settings)
-        requests = Requests(self.database, self.engine, settings)
+        self.requests = Requests(self.database, self.engine, settings)
         self._server = server.make_server(transport, contract.TOPIC_CONDUCTOR, self.host, [
-            UserEndpoint(self.database, self.engine, requests, agents, settings, self.pool),
+            UserEndpoint(self.database, self.engine, self.requests, agents, settings, self.pool),
             AgentEndpoint(self.engine, Inventory(self.database, settings.poll_interval), self.payments, self.pool)])
         self._stop = threading.Event()
         self._serving = False
@@ -54,6 +54,7 @@ class ConductorService(service.Service):
         """Check the schema, hear requests and begin to sweep. Waits for the database; SchemaMismatch if it is not this code's."""
         if not self._await_database():
             return
+        self.requests.listening()
         self._server.start()
         self._serving = True
         self._sweeper = concurrency.spawn(self._sweep_for_ever)

@@ -130,6 +130,20 @@ class ConductorAPI:
             raise exceptions.Unavailable(f'no conductor answered: {error}{hint}') from None
 
 
+#: Least seconds that an agent waits for the answer to a heartbeat, however short its interval: a busy database is not a dead conductor.
+LEAST_PATIENCE = 1.0
+
+
+def heartbeat_patience(interval):
+    """Give the seconds after which a heartbeat without an answer is taken for lost and the next one is sent. interval: between two.
+
+    A conductor that dies takes the heartbeats that it holds along. The next one must come well before the host looks down, so the agent
+    waits no longer than until that one is due. An answer that comes later does no harm: the heartbeat has counted, and the next one
+    says all that it said.
+    """
+    return min(contract.AGENT['heartbeat'].timeout, max(LEAST_PATIENCE, interval))
+
+
 class AgentToConductorAPI:
     """What agents tell the conductors.
 
@@ -143,6 +157,7 @@ class AgentToConductorAPI:
     def __init__(self, conf, transport):
         self._client = rpc_transport.Client(transport, contract.TOPIC_CONDUCTOR, contract.AGENT, contract.AGENT_VERSION,
                                             conf.rpc_version_cap, namespace=contract.AGENT_NAMESPACE)
+        self._patience = heartbeat_patience(conf.compute.heartbeat_interval)
 
     def operation_finished(self, context, report):
         """Tell the outcome of an operation (facts.Report); returning means that the conductor has recorded it."""
@@ -150,4 +165,4 @@ class AgentToConductorAPI:
 
     def heartbeat(self, context, heartbeat):
         """Tell that the agent lives (facts.Heartbeat). Returns {'resync': bool}: the conductor wants the whole inventory next."""
-        return self._client.call(context, 'heartbeat', '1.0', heartbeat=facts.to_wire(heartbeat)) or {}
+        return self._client.call(context, 'heartbeat', '1.0', patience=self._patience, heartbeat=facts.to_wire(heartbeat)) or {}

@@ -116,18 +116,20 @@ class Client:
         self._client = oslo_messaging.get_rpc_client(transport.messaging, where, version_cap=version_cap or None, retry=RETRIES,
                                                      serializer=rpc_context.ContextSerializer())
 
-    def call(self, context, name, version, server=None, **arguments):
+    def call(self, context, name, version, server=None, patience=None, **arguments):
         """Send the request `name` and wait for its answer, for as long as the contract says.
 
-        server: one host; None is any that hears the topic. version: in which the method appeared in this form. Raises the other
+        server: one host; None is any that hears the topic. version: in which the method appeared in this form. patience: seconds to wait
+        for the answer, if not the contract's; a request that nobody has taken by then is dropped by the broker. Raises the other
         side's MigratorError by class, NoAnswer, NotDelivered, NoSuchMethod, UnsupportedVersion; and, before anything is sent,
         InvalidRequest or PayloadTooLarge.
         """
         method = self._table[name]
         wire.check_arguments(method, arguments)
         self.transport.connect()
+        timeout = method.timeout if patience is None else patience
         where = {'version': version} if server is None else {'version': version, 'server': server}
-        prepared = self._client.prepare(timeout=method.timeout, transport_options=oslo_messaging.TransportOptions(at_least_once=True),
+        prepared = self._client.prepare(timeout=timeout, transport_options=oslo_messaging.TransportOptions(at_least_once=True),
                                         **where)
         whom = server or 'the conductor'
         try:
@@ -135,7 +137,7 @@ class Client:
         except oslo_messaging.MessageUndeliverable:
             raise errors.NotDelivered(f'{whom} has not been listening: {name} was not delivered') from None
         except oslo_messaging.MessagingTimeout:
-            raise errors.NoAnswer(f'{whom} did not answer {name} within {method.timeout:g} s') from None
+            raise errors.NoAnswer(f'{whom} did not answer {name} within {timeout:g} s') from None
         except oslo_messaging.MessageDeliveryFailure as error:
             raise errors.NoAnswer(f'the connection to the broker broke during {name} to {whom}: {_first_line(error)}') from None
         except rpc.RPCVersionCapError as error:

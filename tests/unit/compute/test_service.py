@@ -1,10 +1,12 @@
 """The compute agent as a whole, over the in-memory transport: start, requests, an orderly end and what its successor tells."""
 import threading
+import time
 
 import fixtures
 import testtools
 
 from migrator import exceptions
+from migrator.compute.heartbeat import LEAST_PATIENCE
 from migrator.compute.service import ComputeService, load_driver
 from migrator.rpc import compute, conductor, contract, facts, server
 from migrator.states import OperationState
@@ -104,6 +106,38 @@ class ServiceTest(testtools.TestCase):
         told = self.heard.next_report()
         self.assertEqual((plan.migration_id, OperationState.INTERRUPTED, successor.process_id),
                          (told.migration_id, told.state, told.process_id))
+
+    def test_a_heartbeat_that_a_dying_conductor_took_along_is_followed_by_another_in_time(self):
+        """Given a conductor that takes a heartbeat and never answers, then the next one comes within a second or so, and says all."""
+        taken, answer = threading.Event(), threading.Event()
+        self.addCleanup(answer.set)
+        original = self.heard.heartbeat
+
+        def take_along(context, heartbeat):
+            if not taken.is_set():
+                taken.set()
+                self.when = time.monotonic()
+                answer.wait(support.DEADLINE)
+            return original(context, heartbeat)
+        self.useFixture(fixtures.MonkeyPatch('tests.unit.rpc.support.ListeningConductor.heartbeat',
+                                             lambda _self, context, beat: take_along(context, beat)))
+        agent = self.service()
+        self.addCleanup(agent.stop)
+        following = support.wait_for(lambda: self.heard.heartbeats)[0]
+        self.assertEqual((2, True), (following.sequence, following.full))
+        self.assertLess(time.monotonic() - self.when, 3 * conductor.LEAST_PATIENCE)
+        answer.set()            # late: nobody waits for it any more
+        support.wait_for(lambda: [h for h in self.heard.heartbeats if h.sequence > 3])
+        self.assertNotIn('Traceback', self.log.output)
+
+    def test_the_patience_with_a_heartbeat_follows_from_the_interval(self):
+        """Given any interval, then one lost heartbeat and the next fit well into the time after which the conductors miss a host."""
+        for interval, patience in ((0.2, 1.0), (5.0, 5.0), (120.0, contract.AGENT['heartbeat'].timeout)):
+            self.assertEqual(patience, conductor.heartbeat_patience(interval))
+        defaults = support.make_conf()
+        interval = defaults.compute.heartbeat_interval
+        slow_hypervisor = max(LEAST_PATIENCE, interval)         # each heartbeat waits so long for it at most
+        self.assertLess(interval + conductor.heartbeat_patience(interval) + slow_hypervisor, defaults.conductor.host_down_after)
 
     def test_a_driver_or_a_host_name_that_cannot_be_is_refused_in_words(self):
         self.conf.set_override('driver', 'nonsense', group='compute')

@@ -1,13 +1,16 @@
 """What a reviewer broke: ids used twice, agents that refuse for ever, hosts disabled meanwhile, guests that nobody knows at present."""
+import types
 import uuid
 
 import sqlalchemy as sa
 
 from migrator import exceptions
 from migrator.conductor.db import tables
+from migrator.conductor.requests import Requests
 from migrator.rpc import context, facts
 from migrator.rpc.conductor import AgentToConductorAPI
 from migrator.states import OperationState
+from tests import base
 from tests.unit.conductor.test_live_migration import CloudTestCase
 
 
@@ -93,3 +96,17 @@ class ReportTest(CloudTestCase):
         self.world.release()
         self.cloud.wait(migration, 'completed')
         self.cloud.assert_clean(guest, 'beta')
+
+
+class SilenceTest(base.TestCase):
+
+    def test_what_was_silent_while_nobody_listened_is_not_down(self):
+        """Given a host last heard of long ago, then a conductor that has just begun to listen refuses nothing for it, and later does."""
+        now = [100.0]
+        requests = Requests(None, None, types.SimpleNamespace(host_down_after=6.0), lambda: now[0])
+        rows = {'alpha': types.SimpleNamespace(host='alpha', enabled=True, now=60_000, last_seen=50_000)}
+        self.assertRaises(exceptions.HostDown, requests.usable, 'alpha', rows)
+        requests.listening()
+        requests.usable('alpha', rows)
+        now[0] += 6.1
+        self.assertRaises(exceptions.HostDown, requests.usable, 'alpha', rows)
