@@ -25,10 +25,6 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 SAMPLE = 'etc/migrator/migrator.conf.sample'
 #: A busy machine is no failure: tests get twice their time before they are given up.
 SLOW = {'MIGRATOR_TEST_TIMEOUT_SCALE': '2'}
-#: Not in the job on eventlet: tests that put many daemons, their native threads and their deaths into one process, which no deployment
-#: does (Python was seen to crash in one of them), and the libvirt driver, whose methods run in native threads only. Real daemons run on
-#: eventlet in the functional and fault tests.
-CLOUDS = r'unit\.conductor\.test_(engine|live_migration|manager|recovery|refusals|requests)|unit\.demo|unit\.compute\.libvirt'
 #: Job -> folder of its tests, how many run at once, environment, seconds after which it is given up. Tests with real servers
 #: share them and the lab, so they run one after another.
 TEST_JOBS = {
@@ -187,8 +183,7 @@ def run_tests(watchdog, job, only):
     store.mkdir(parents=True)
     stestr = [*tool('stestr'), '--repo-url', str(store), '--test-path', folder, '--top-dir', str(ROOT)]
     parallel = ['--serial'] if workers == 1 else ['--concurrency', str(workers)]
-    without = ['--exclude-regex', CLOUDS] if job == 'unit-eventlet' else []
-    code = run(watchdog, [*stestr, 'run', *parallel, '--slowest', *without, *([only] if only else [])], env, seconds)
+    code = run(watchdog, [*stestr, 'run', *parallel, '--slowest', *([only] if only else [])], env, seconds)
     last = subprocess.run([*stestr, 'last', '--subunit'], cwd=ROOT, capture_output=True, timeout=120)
     passed, failed, skipped = count(last.stdout)
     if not failed and (code != 0 or passed + skipped == 0):

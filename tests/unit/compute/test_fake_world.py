@@ -8,6 +8,7 @@ import uuid
 
 from migrator import concurrency, exceptions
 from migrator.compute.drivers.fake.driver import FakeDriver
+from migrator.compute.drivers.fake.store import forget, open_store
 from migrator.compute.drivers.fake.world import World
 from migrator.rpc import facts
 from migrator.states import GuestState, PauseReason
@@ -253,6 +254,43 @@ class TestHistory(FakeCase):
         self.a.stop()
         self.assertIsInstance(outcome.wait(10).error, exceptions.DriverError)
         self.assertEqual('active', self.world.jobs(self.uuid)[0]['state'])
+
+
+class TestClosing(unittest.TestCase):
+    """A world is closed while simulated calls are in it, as at the end of a test whose agents hang."""
+
+    NAMES = 'memory:closing-{number}', '{folder}/{number}.db'
+
+    def test_a_world_that_is_closed_while_native_threads_use_it(self):
+        """Given threads in the middle of transactions, when the world is closed, each gets an error in words; Python does not crash."""
+        for name in self.NAMES:
+            with tempfile.TemporaryDirectory() as folder:
+                for number in range(40):
+                    self.close_in_use(name.format(number=number, folder=folder))
+
+    def close_in_use(self, name):
+        store = open_store(name)
+        began, ended = concurrency.native_queue(), concurrency.native_queue()
+        for _ in range(3):
+            concurrency.native_thread(self.use, store, began, ended)
+        hands.wait_for(lambda: began.qsize() > 6, 'transactions', 20)
+        forget(name)
+        hands.wait_for(lambda: ended.qsize() == 3, 'the end of the threads', 20)
+        self.assertEqual([exceptions.DriverError] * 3, [type(ended.get_nowait()) for _ in range(3)])
+        store.close()
+
+    @staticmethod
+    def use(store, began, ended):
+        """Read and write until that fails."""
+        try:
+            while True:
+                store.version()
+                with store.write() as db:
+                    db.execute('INSERT INTO violation (words) VALUES (?)', ('w' * 20000,))
+                    db.execute('SELECT count(*), sum(length(words)) FROM violation').fetchall()
+                began.put(None)
+        except Exception as error:  # noqa: BLE001 - handed to the test
+            ended.put(error)
 
 
 class TestScale(unittest.TestCase):

@@ -2,6 +2,9 @@
 
 Only the file outlives an agent that is killed, as a real hypervisor does. `read` and `write` are transactions; a write takes
 SQLite's write lock at once, so what it read stays true until it commits. Runs in native threads under eventlet, hence native locks.
+
+A store may be closed while others use it: simulated calls that hang outlive their agent. Python 3.11 dies of a segmentation fault when a
+connection is closed while another thread is in SQLite with it, so a connection is closed by whoever holds it, and by nobody else.
 """
 import contextlib
 import os
@@ -42,6 +45,8 @@ class FileStore:
     def __init__(self, path):
         self.path = path
         self._idle = []
+        self._closed = False
+        self._watch_lock = concurrency.native_lock()
         with self._borrowed() as db, _in_words(path):
             self._make(db)
         self._watch = self._connect()
@@ -60,17 +65,25 @@ class FileStore:
 
     def version(self):
         """A number that differs once anyone has written since the last call. For one thread only."""
-        with _in_words(self.path):
+        with self._watch_lock, _in_words(self.path):
+            _refuse_if(self._closed, self.path)
             return self._watch.execute('PRAGMA data_version').fetchone()[0]
 
     def close(self):
-        """Close idle connections."""
-        while self._idle:
-            self._idle.pop().close()
-        self._watch.close()
+        """Close it; connections that are in use are closed when they are given back. Idempotent."""
+        with self._watch_lock:
+            self._closed = True
+            self._watch.close()
+        self._close_idle()
+
+    def _close_idle(self):
+        with contextlib.suppress(IndexError):  # another thread may take the last one
+            while True:
+                self._idle.pop().close()
 
     @contextlib.contextmanager
     def _borrowed(self):
+        _refuse_if(self._closed, self.path)
         try:
             db = self._idle.pop()
         except IndexError:
@@ -79,6 +92,8 @@ class FileStore:
             yield db
         finally:
             self._idle.append(db)
+            if self._closed:
+                self._close_idle()
 
     @staticmethod
     def _make(db):
@@ -109,6 +124,7 @@ class MemoryStore:
         self.path = path
         self._lock = concurrency.native_lock()
         self._written = 0
+        self._closed = False
         self._db = sqlite3.connect(':memory:', isolation_level=None, check_same_thread=False)
         self._db.row_factory = sqlite3.Row
         self._db.executescript(SCHEMA)
@@ -117,12 +133,14 @@ class MemoryStore:
     def read(self):
         """A consistent view; gives the connection."""
         with self._lock:
+            _refuse_if(self._closed, self.path)
             yield self._db
 
     @contextlib.contextmanager
     def write(self):
         """A transaction; rolled back when the block raises. Gives the connection."""
         with self._lock:
+            _refuse_if(self._closed, self.path)
             with _transaction(self._db, 'BEGIN'):
                 yield self._db
             self._written += 1
@@ -132,8 +150,15 @@ class MemoryStore:
         return self._written
 
     def close(self):
-        """Forget the world."""
-        self._db.close()
+        """Forget the world, once nobody is in it. Idempotent."""
+        with self._lock:
+            self._closed = True
+            self._db.close()
+
+
+def _refuse_if(closed, path):
+    if closed:
+        raise exceptions.DriverError(f'the simulated world {path} was closed')
 
 
 @contextlib.contextmanager

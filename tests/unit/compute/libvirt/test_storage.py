@@ -8,7 +8,7 @@ import threading
 import fixtures
 import testtools
 
-from migrator import exceptions
+from migrator import concurrency, exceptions
 from migrator.compute.drivers.libvirt import disk_format, folders, markers, storage
 from migrator.rpc import facts
 
@@ -289,15 +289,15 @@ class MigrationTest(Case):
         with tempfile.TemporaryDirectory() as scratch:
             path = os.path.join(scratch, 'm')
             seen = set()
-            done = threading.Event()
+            done, ended = concurrency.native_event(), concurrency.native_event()
 
             def look():
                 while not done.is_set():
                     seen.add(markers.read(path))
-            reader = threading.Thread(target=look)
-            reader.start()
+                ended.set()
+            concurrency.native_thread(look)    # as the driver's methods run; a green one would look without an end and let nobody write
             for number in range(200):
                 markers.replace(path, str(number % 2) * 36)
             done.set()
-            reader.join()
+            self.assertTrue(ended.wait(20))
         self.assertLessEqual(seen, {'', '0' * 36, '1' * 36})
