@@ -158,8 +158,11 @@ class OperationServer:
         """Write to the journal. If the disk fails the outcome is still reported, for that is worth more than the record of it."""
         try:
             concurrency.run_native(write, *values)
-        except sqlite3.Error:
-            LOG.exception('the journal cannot be written')
+        except sqlite3.Error as error:
+            if self._stopped:                # closed just now; what is not in it is found out or told again by the next process
+                LOG.warning('the journal was not written any more: %s', error)
+            else:
+                LOG.exception('the journal cannot be written')
 
     def _outcome(self, operation, fn):
         """Run the operation; gives it with its outcome. An error may carry facts for the report as its attribute `facts`."""

@@ -4,6 +4,9 @@
 a lost connection. `work` must therefore have no effect but on the database. A commit whose answer was lost is run again too; the
 guarded updates (epoch, primary keys) then find their own work and change nothing twice.
 """
+import contextlib
+import threading
+
 import sqlalchemy as sa
 from oslo_db import api as db_api
 from oslo_db import exception as db_exception
@@ -54,11 +57,12 @@ class Database:
             _prepare_sqlite(self.engine)
         elif name in ('mysql', 'mariadb'):
             sa.event.listen(self.engine, 'connect', _read_committed)
+        self._turn = _turn_of(self.engine.url) if name == 'sqlite' else contextlib.nullcontext()
         self._run = db_api.wrap_db_retry(max_retries=max_retries, retry_interval=0.05, inc_retry_interval=True, max_retry_interval=2,
                                          retry_on_disconnect=True, retry_on_deadlock=True, jitter=True)(self._once)
 
     def _once(self, work):
-        with self.engine.begin() as tx:
+        with self._turn, self.engine.begin() as tx:
             return work(tx)
 
     def run(self, work):
@@ -72,6 +76,20 @@ class Database:
     def dispose(self):
         """Close all connections."""
         self.engine.dispose()
+
+
+#: File -> lock of those transactions of this process that have their turn in it.
+_TURNS = {}
+
+
+def _turn_of(url):
+    """Give the lock that transactions on a SQLite file take before they begin.
+
+    SQLite has one writer at a time, and it waits for its turn in C: a green thread that waits so stops all others, among them the one
+    that it waits for, if that gave way in the middle of its transaction (seen: 30 s of silence, then `database is locked`). This lock is
+    waited for as every other of its kind.
+    """
+    return _TURNS.setdefault(url.database, threading.Lock())
 
 
 def _whole_unicode(url):

@@ -55,6 +55,7 @@ class GoOnTest(CloudTestCase):
             return answers
         with mock.patch.object(conductor.engine.agents, 'check', check):
             ended = self.cloud.wait(self.api.live_migrate('web', 'beta'), Status.CANCELLED)
+        self.wait_for(lambda: aborted, 'the answer to the abort, which may be later than its effect')
         self.assertEqual([Status.CANCELLED], aborted)
         self.assertNotIn('pre_live_migration', [event['step'] for event in ended['events']])
         self.assertEqual([], self.world.history(guest, 'pre_live_migration'))
