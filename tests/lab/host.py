@@ -245,15 +245,18 @@ class Host(Place):
         network.ip('link', 'set', self.name, 'down', inside=self.services.keeper)
 
     def heal(self):
-        """Put the host back on the network, and let it talk to svc again. Harmless when it was not cut."""
+        """Put the host back on the network, and let it talk to svc and the other hosts again. Harmless when it was not cut."""
         network.ip('link', 'set', self.name, 'up', inside=self.services.keeper)
-        if 'PERMANENT' in network.ip('neighbour', 'show', self.services.ip, inside=self.keeper):
-            network.ip('neighbour', 'delete', self.services.ip, 'dev', 'eth0', inside=self.keeper)
+        for line in network.ip('neighbour', 'show', 'nud', 'permanent', inside=self.keeper).splitlines():
+            network.ip('neighbour', 'delete', line.split()[0], 'dev', 'eth0', inside=self.keeper)
 
     def cut_from_services(self):
         """Let what the host sends to svc (broker, databases) vanish, while the other hosts still reach it; `heal` ends it."""
-        network.ip('neighbour', 'replace', self.services.ip, 'lladdr', '02:00:00:00:00:01', 'nud', 'permanent', 'dev', 'eth0',
-                   inside=self.keeper)
+        self.cut_from(self.services)
+
+    def cut_from(self, place):
+        """Let what the host sends to another place vanish, without a word to either; `heal` ends it."""
+        network.ip('neighbour', 'replace', place.ip, 'lladdr', '02:00:00:00:00:01', 'nud', 'permanent', 'dev', 'eth0', inside=self.keeper)
 
     def boot(self):
         """Bring the host up again after `crash`: same identity, same files, new boot id, no guest running."""

@@ -154,6 +154,18 @@ class Folders:
 
     # --- source ---
 
+    def held_marker(self, uuid):
+        """Give the path of the host-local note that a guest is held since its migration broke after the hand-over."""
+        return os.path.join(self._storage.held_path, check_uuid(uuid))
+
+    def note_held(self, plan):
+        """Write that note."""
+        markers.replace(self.held_marker(plan.instance_uuid), plan.migration_id)
+
+    def forget_held(self, uuid):
+        """Remove that note; none is success."""
+        markers.remove(self.held_marker(uuid))
+
     def leave(self, plan):
         """Remove at the source what the destination has its own copy of; returns in words what stays.
 

@@ -3,6 +3,8 @@
 The source's libvirtd drives the job and talks to the destination's by itself; agents never do. A job goes on when the agent dies.
 libvirt's call does not say where the guest is when it fails, so nothing here concludes that from an error.
 """
+import contextlib
+
 import libvirt
 
 from migrator import concurrency, exceptions
@@ -61,16 +63,36 @@ class Migration:
             raise exceptions.DriverError('a migration or another job of the guest is running already')
         parameters, flags = call(plan, *(domain.XMLDesc(flags | libvirt.VIR_DOMAIN_XML_SECURE) for flags in (
             libvirt.VIR_DOMAIN_XML_MIGRATABLE, libvirt.VIR_DOMAIN_XML_MIGRATABLE | libvirt.VIR_DOMAIN_XML_INACTIVE)))
+        self._folders.forget_held(plan.instance_uuid)  # of an earlier migration, after which someone else resumed the guest
         listener = _Listener(connection, domain)
         try:
             domain.migrateToURI3(plan.connection_uri, parameters, flags)
             return listener.figures()
         except libvirt.libvirtError as error:
+            if listener.handed_over and self._hold(domain, plan):
+                raise in_words(error, 'the migration failed after the hand-over, and the guest is held until it is clear where it may run'
+                               ) from error
             if has_code(error, libvirt.VIR_ERR_OPERATION_ABORTED):
                 raise exceptions.MigrationAborted(f'the job was aborted: {error.get_error_message()}') from error
             raise in_words(error, 'the migration failed') from error
         finally:
             listener.close()
+
+    def _hold(self, domain, plan):
+        """Pause a guest that libvirt has resumed here after the hand-over. Returns whether it is held now.
+
+        libvirt resumes it when the destination's answer is lost as well as when it is a refusal, and after a lost answer the guest may
+        run there too (its own words in qemuMigrationSrcPerformPeer2Peer3; seen with 9.0). Here nobody can tell which it was.
+        What a held guest may do is decided when both hosts were asked: it is resumed by the undo, or removed by the last step.
+        """
+        try:
+            if not domain.isActive() or domains.state(domain)[0] != GuestState.RUNNING:
+                return False
+            domain.suspend()  # first of all; without the note the pause has a reason that no one knows, which needs an operator
+        except libvirt.libvirtError:
+            return False  # it went, or libvirtd did: the error of the migration is told, and both hosts are asked in any case
+        self._folders.note_held(plan)
+        return True
 
     @staticmethod
     def abort(connection, uuid):
@@ -143,6 +165,7 @@ class Migration:
             if domain.isActive():
                 domains.destroy(domain)
             domains.undefine(domain)
+        self._folders.forget_held(plan.instance_uuid)
         return {'left': self._folders.leave(plan)}
 
     def _refuse_if_alive(self, domain, uuid):
@@ -168,6 +191,7 @@ class Migration:
         resumed = (state, reason) == (GuestState.PAUSED, PauseReason.MIGRATION)
         if resumed:
             domain.resume()
+        self._folders.forget_held(uuid)
         return {'resumed': resumed}
 
     def undo_at_destination(self, connection, plan):
@@ -185,13 +209,22 @@ class Migration:
 
 
 class _Listener:
-    """Catches the statistics that libvirt sends out as a job completes; once the guest has left it cannot be asked for them."""
+    """Catches the statistics that libvirt sends out as a job completes, for once the guest has left it cannot be asked for them; and
+    takes note of the hand-over: the guest was paused, all of it was sent, and the destination may run it from then on.
+    """
 
     def __init__(self, connection, domain):
+        self.handed_over = False
         self._connection = connection
         self._done = concurrency.native_event()
         self._figures = {}
-        self._registration = connection.domainEventRegisterAny(domain, libvirt.VIR_DOMAIN_EVENT_ID_JOB_COMPLETED, self._completed, None)
+        self._registrations = [connection.domainEventRegisterAny(domain, event, callback, None) for event, callback in (
+            (libvirt.VIR_DOMAIN_EVENT_ID_JOB_COMPLETED, self._completed), (libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, self._lived))]
+
+    def _lived(self, _connection, _domain, event, detail, _opaque):
+        # Also in that thread. It is also sent where the guest is paused by a user in mid-copy, which is not told apart: rather held.
+        if event == libvirt.VIR_DOMAIN_EVENT_SUSPENDED and detail == libvirt.VIR_DOMAIN_EVENT_SUSPENDED_MIGRATED:
+            self.handed_over = True
 
     def _completed(self, _connection, _domain, figures, _opaque):
         # In the thread of libvirt's event loop: keep it and wake the waiting thread, nothing else.
@@ -205,10 +238,9 @@ class _Listener:
 
     def close(self):
         """Stop listening."""
-        try:
-            self._connection.domainEventDeregisterAny(self._registration)
-        except libvirt.libvirtError:
-            self._registration = None  # the connection is gone, and the registration with it
+        for registration in self._registrations:
+            with contextlib.suppress(libvirt.libvirtError):  # the connection may be gone, and the registration with it
+                self._connection.domainEventDeregisterAny(registration)
 
 
 def statistics(figures):

@@ -79,6 +79,8 @@ class Observer:
         state, reason = domains.state(domain)
         if state == GuestState.PAUSED and (reason == PauseReason.MIGRATION or domains.starting_up(domain)):
             return self._handed_over(uuid, reason, domains.job(domain)[0])
+        if (state, reason) == (GuestState.PAUSED, PauseReason.USER) and markers.read(os.path.join(self._storage.held_path, uuid)):
+            return state, PauseReason.MIGRATION  # held by our own hand after a hand-over (`Migration.migrate`)
         return state, reason
 
     def _handed_over(self, uuid, reason, direction):

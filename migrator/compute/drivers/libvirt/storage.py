@@ -39,17 +39,19 @@ class Storage:
     def __init__(self, instances_path, extra, state_path, host):
         self.instances_path = _clean(instances_path)
         self.directories = tuple(dict.fromkeys([self.instances_path, *(_clean(d) for d in extra)]))
-        self.incoming_path = os.path.join(os.path.abspath(state_path), 'incoming')
+        self.incoming_path = os.path.join(os.path.abspath(state_path), 'incoming')   # notes: guests that are expected here
+        self.held_path = os.path.join(os.path.abspath(state_path), 'held')           # notes: guests that were held after a hand-over
         self.host = host
 
     def start(self):
         """Make missing directories and identities. Raises DriverError in words."""
         for directory in self.directories:
             markers.make_identity(directory)
-        try:
-            os.makedirs(self.incoming_path, mode=0o755, exist_ok=True)
-        except OSError as error:
-            raise exceptions.DriverError(f'{self.incoming_path} cannot be made: {error.strerror}') from None
+        for directory in (self.incoming_path, self.held_path):
+            try:
+                os.makedirs(directory, mode=0o755, exist_ok=True)
+            except OSError as error:
+                raise exceptions.DriverError(f'{directory} cannot be made: {error.strerror}') from None
 
     # --- what is there ---
 
