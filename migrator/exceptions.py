@@ -131,6 +131,10 @@ class AgentDraining(AgentError):
     """The agent is stopping and takes no new work."""
 
 
+class JournalError(AgentError):
+    """The agent cannot write its journal, and does nothing that it could not remember."""
+
+
 class PreconditionFailed(AgentError):
     """The world is not as a destructive request requires; nothing was done."""
 

@@ -80,8 +80,8 @@ class OperationServer:
 
         envelope: facts.Envelope. method: its name. arguments: the request's other arguments, JSON values; with the method they tell
         whether a known op_id is the same request. fn: returns the operation's result, a dict of JSON values. Returns the Report that
-        acknowledges it. Raises InvalidRequest, AgentDraining, WrongProcess, StaleEpoch, RequestExpired or AgentBusy: then it did not
-        and will not run for this request.
+        acknowledges it. Raises InvalidRequest, AgentDraining, WrongProcess, StaleEpoch, RequestExpired, AgentBusy or JournalError: then
+        it did not and will not run for this request.
         """
         digest = hashlib.sha256(json.dumps([method, envelope.migration_id, arguments], sort_keys=True).encode()).hexdigest()
         with self._accepting:
@@ -158,7 +158,7 @@ class OperationServer:
         """Write to the journal. If the disk fails the outcome is still reported, for that is worth more than the record of it."""
         try:
             concurrency.run_native(write, *values)
-        except sqlite3.Error as error:
+        except (sqlite3.Error, exceptions.JournalError) as error:
             if self._stopped:                # closed just now; what is not in it is found out or told again by the next process
                 LOG.warning('the journal was not written any more: %s', error)
             else:

@@ -13,7 +13,7 @@ import time
 
 from oslo_log import log
 
-from migrator import concurrency
+from migrator import concurrency, exceptions
 from migrator.states import OperationState
 
 LOG = log.getLogger(__name__)
@@ -103,14 +103,19 @@ class Journal:
 
     @contextlib.contextmanager
     def _transaction(self):
-        with self._lock:
-            self._db.execute('BEGIN IMMEDIATE')
-            try:
-                yield self._db
-            except BaseException:
-                self._db.execute('ROLLBACK')
-                raise
-            self._db.execute('COMMIT')
+        """All of the block is on disk afterwards, or nothing of it. Raises JournalError in words where the disk is full or fails."""
+        try:
+            with self._lock:
+                self._db.execute('BEGIN IMMEDIATE')
+                try:
+                    yield self._db
+                    self._db.execute('COMMIT')
+                except BaseException:
+                    if self._db.in_transaction:                      # SQLite itself has rolled back when the disk was full
+                        self._db.execute('ROLLBACK')
+                    raise
+        except sqlite3.OperationalError as error:
+            raise exceptions.JournalError(f'the journal {self._path} cannot be written: {error}') from error
 
     def begin(self, operation):
         """Record that `operation` is about to run, and its epoch as seen. Raises sqlite3.IntegrityError if the op_id is known."""

@@ -5,6 +5,7 @@ import sqlite3
 import fixtures
 import testtools
 
+from migrator import exceptions
 from migrator.rpc.journal import Journal, Operation
 from migrator.states import OperationState
 
@@ -133,3 +134,16 @@ class JournalTest(testtools.TestCase):
             self.journal = self.open()
         self.assertEqual([], self.journal.unreported())
         self.assertFalse([n for n in os.listdir(os.path.dirname(self.path)) if '.corrupt-' in n])
+
+    def test_a_full_disk_is_told_in_words_and_forgotten_when_there_is_room(self):
+        """Given a disk on which nothing more fits, what cannot be written was not begun or finished; with room all goes on."""
+        self.journal.begin(operation())
+        pages = self.journal._db.execute('PRAGMA max_page_count').fetchone()[0]
+        self.journal._db.execute('PRAGMA max_page_count = 1')
+        for _ in range(2):
+            error = self.assertRaises(exceptions.JournalError, self.journal.finish, 'm1/pre/1', OperationState.SUCCEEDED, {'x': 'y' * 9999})
+            self.assertIn('full', str(error))
+        self.assertEqual(OperationState.RUNNING, self.journal.get('m1/pre/1').state)
+        self.journal._db.execute(f'PRAGMA max_page_count = {pages}')
+        self.journal.finish('m1/pre/1', OperationState.SUCCEEDED, {'x': 'y' * 9999})
+        self.assertEqual(OperationState.SUCCEEDED, self.journal.get('m1/pre/1').state)
