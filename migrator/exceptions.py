@@ -65,6 +65,10 @@ class HostDown(Conflict):
     """The host has not been heard of lately."""
 
 
+class HostUp(Conflict):
+    """The host is still heard of."""
+
+
 class HostDisabled(Conflict):
     """The host is disabled for new work."""
 

@@ -40,6 +40,7 @@ class GuestState(enum.StrEnum):
     OFF = 'off'                  # defined, not running
     ABSENT = 'absent'            # the host answered: it knows no such guest
     UNREACHABLE = 'unreachable'  # no answer; says nothing about the guest
+    DEAD = 'dead'                # no answer, and somebody attested that the host is off: nothing runs there
 
 
 class PauseReason(enum.StrEnum):

@@ -26,6 +26,7 @@ ANSWERS = (
     ('off, defined', Location(GuestState.OFF, persistent=True)),
     ('absent', Location(GuestState.ABSENT)),
     ('unreachable', Location(GuestState.UNREACHABLE)),
+    ('off, attested', Location(GuestState.DEAD)),
 )
 
 

@@ -27,6 +27,7 @@ COMMANDS = {
     'migration watch': 'migrator.cli.watch:MigrationWatch',
     'migration abort': 'migrator.cli.migration:MigrationAbort',
     'migration force-complete': 'migrator.cli.migration:MigrationForceComplete',
+    'migration recover': 'migrator.cli.recover:MigrationRecover',
 }
 
 

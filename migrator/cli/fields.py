@@ -19,6 +19,11 @@ def _debts(debts):
     return '\n'.join(output.plain(f'{debt["action"]} at {debt["host"]}: {debt["reason"]}') for debt in debts)
 
 
+def _attestations(attestations):
+    return '\n'.join(output.plain(f'{a["host"]} is off, said {a["user"] or "somebody"} at {output.moment(a["at"])}'
+                                  + ('; it was heard of since' if a['heard_since'] else '')) for a in attestations or ())
+
+
 def _if_set(flag):
     return 'yes' if flag else ''
 
@@ -56,6 +61,7 @@ SHOW = (
     Column('no_return', 'Past the point of no return', _if_set),
     Column('needs_attention', 'Needs attention', _if_set),
     Column('debts', 'Cleanup owed', _debts),
+    Column('attestations', 'Attested', _attestations),
     Column('downtime_ms', 'Downtime', _elapsed, of=_statistic('downtime_ms')),
     Column('elapsed_ms', 'Time of the hypervisor', _elapsed, of=_statistic('elapsed_ms')),
     Column('memory_processed', 'Memory copied', _bytes, of=_statistic('memory_processed')),

@@ -18,6 +18,7 @@ from migrator.states import GuestState, OperationState
 LOG = log.getLogger(__name__)
 
 UNREACHABLE = facts.Location(state=GuestState.UNREACHABLE)
+DEAD = facts.Location(state=GuestState.DEAD)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,23 +79,30 @@ class Agents:
         plan = plan_of(row.id, guest, row.source_host, row.destination_host, row.request.get('options', {}), source, destination, verdict)
         return Reply(stimulus.Checked(verdict.reasons), plan=facts.to_wire(plan))
 
-    def locate(self, context, host, row):
-        """Ask one host where the guest is; no answer, or one that cannot tell, is UNREACHABLE.
+    def locate(self, context, host, row, dead=False):
+        """Ask one host where the guest is; no answer, or one that cannot tell, is UNREACHABLE. dead: no answer is DEAD.
 
         The host refuses from then on what an earlier epoch sent: a request that is still under way cannot change what it said.
         """
         if not host:
             return facts.Location(state=GuestState.ABSENT)
         try:
-            return self.compute.locate_instance(context, host, row.instance_uuid, row.id, row.epoch)
-        except (errors.NoAnswer, errors.NotDelivered, exceptions.MigratorError) as error:
+            found = self.compute.locate_instance(context, host, row.instance_uuid, row.id, row.epoch)
+        except (errors.NoAnswer, errors.NotDelivered) as error:
+            LOG.warning('%s does not say where the guest is: %s', host, error)
+            return DEAD if dead else UNREACHABLE
+        except exceptions.MigratorError as error:
             LOG.warning('%s cannot say where the guest is: %s', host, error)
             return UNREACHABLE
+        return UNREACHABLE if found.state is GuestState.DEAD else found     # no host can say that of itself
 
-    def observed(self, context, row, source=None):
-        """Ask both hosts at the same time. source: what the source said with its report a moment ago, if it did."""
-        there = concurrency.spawn(self.locate, context, row.destination_host, row)
-        here = source or self.locate(context, row.source_host, row)
+    def observed(self, context, row, source=None, dead=(False, False)):
+        """Ask both hosts at the same time.
+
+        source: what the source said with its report a moment ago, if it did. dead: whether source and destination are attested to be off.
+        """
+        there = concurrency.spawn(self.locate, context, row.destination_host, row, dead[1])
+        here = source or self.locate(context, row.source_host, row, dead[0])
         return Reply(stimulus.Observed(here, there.wait()))
 
     def poll(self, context, op_id, host):

@@ -75,6 +75,7 @@ class Action:
     """The decision: what to do, the cursor to store, why, and when to look again.
 
     wake_in: seconds. commit: what the catalogue learns in the same transaction. guest_off: the guest was seen stopped.
+    guest_lost: it went down with its host.
     debts: undo or step methods that could not be done and are named as debts. abort_job: the source is told to cancel the job.
     """
 
@@ -84,6 +85,7 @@ class Action:
     wake_in: float = 0.0
     commit: Commit = Commit.NOTHING
     guest_off: bool = False
+    guest_lost: bool = False
     debts: tuple[str, ...] = ()
     abort_job: bool = False
 

@@ -47,7 +47,7 @@ def next_action(workflow: Workflow, cursor: Cursor, event, now: int, policy: Pol
     """Decide what one event means for a workflow that stands at `cursor`. `now` is in milliseconds of the database's clock."""
     at = Situation(workflow, cursor, policy, now)
     if cursor.status.terminal:
-        if isinstance(event, stimulus.Abort):
+        if isinstance(event, (stimulus.Abort, stimulus.Recover)):
             return Action(Kind.REFUSE, cursor, f'the migration has ended already: {cursor.status.value}')
         return Action(Kind.IGNORE, cursor, 'it has ended')
     return HANDLERS[type(event)](at, event)
@@ -141,6 +141,11 @@ def on_due(at: Situation, _event) -> Action:
         case Phase.OBSERVING:
             return expire(at, observe(at, cursor, 'the hosts are asked again'))
     return expire(at, Action(Kind.POLL, cursor, 'the agent is asked how far it is', wake_in=poll_in(at, cursor)))
+
+
+def on_recover(at: Situation, _event) -> Action:
+    """Somebody asked for what the clock would have asked for later: nothing else is done, and no state is set by hand."""
+    return on_due(at, stimulus.Due())
 
 
 def poll_in(at: Situation, cursor: Cursor) -> float:
@@ -250,7 +255,7 @@ def on_unknown(at: Situation, _event) -> Action:
 
 
 def on_silent(at: Situation, event: stimulus.Silent) -> Action:
-    """No answer. Wait and ask again; after a long time go the way that needs no answer, if there is one."""
+    """No answer. Wait and ask again; after a long time, or if the host is off, go the way that needs no answer, if there is one."""
     cursor = at.cursor
     if cursor.phase is Phase.CALLING:
         error = f'{event.host or "a host"} did not answer the checks'
@@ -259,14 +264,15 @@ def on_silent(at: Situation, event: stimulus.Silent) -> Action:
         return Action(Kind.IGNORE, cursor, 'no longer waited for')
     cursor = replace(cursor, silent_since=cursor.silent_since or at.now, failures=cursor.failures + 1)
     who = event.host or 'the host'
-    if not at.lost(cursor):
+    if not event.dead and not at.lost(cursor):
         return expire(at, Action(Kind.WAIT, cursor, f'{who} does not answer', wake_in=at.backoff(cursor.failures)))
-    said = f'{who} has not answered for {at.policy.lost_after:.0f} s'
+    said = f'{who} is attested to be off' if event.dead else f'{who} has not answered for {at.policy.lost_after:.0f} s'
     if at.undoing:
-        if at.step.undo.vital:
+        if at.step.undo.vital and not event.dead:
             cursor = replace(cursor, status=Status.NEEDS_OPERATOR)
             return Action(Kind.WAIT, cursor, f'{cursor.step}: {said}', wake_in=at.backoff(cursor.failures))
-        return advance(at, cursor, f'{cursor.step} is named as a debt: {said}', debts=(cursor.step,))
+        # With its host the guest went down, too: there is nothing to resume until the host is back.
+        return advance(at, cursor, f'{cursor.step} is named as a debt: {said}', debts=(cursor.step,), guest_lost=at.step.undo.vital)
     if at.step.observe:
         return observe(at, replace(cursor, failures=0), said)
     if at.step.owed:
@@ -297,6 +303,10 @@ def on_observed(at: Situation, event: stimulus.Observed) -> Action:
             if cursor.abort:
                 error = abort_words(cursor)
             return begin_undo(at, replace(cursor, status=at.step.status, error=''), error, guest_off=off)
+        case Verdict.GONE_WITH_SOURCE if not cursor.no_return:
+            # It is not as it was before, so that it has failed even if an abort was wanted.
+            cursor = replace(cursor, status=at.step.status, error='', abort=AbortCause.NONE)
+            return begin_undo(at, cursor, found.reason, guest_lost=True)
         case Verdict.POST_COPY:
             cursor = replace(cursor, no_return=True, status=Status.POST_COPY, silent_since=0)
             return Action(Kind.WAIT, cursor, found.reason, wake_in=at.policy.observe)
@@ -337,4 +347,4 @@ def on_abort(at: Situation, _event) -> Action:
 
 HANDLERS = {stimulus.Due: on_due, stimulus.Checked: on_checked, stimulus.Finished: on_finished, stimulus.Alive: on_alive,
             stimulus.Unknown: on_unknown, stimulus.Silent: on_silent, stimulus.Refused: on_refused,
-            stimulus.Observed: on_observed, stimulus.Abort: on_abort}
+            stimulus.Observed: on_observed, stimulus.Abort: on_abort, stimulus.Recover: on_recover}

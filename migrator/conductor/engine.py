@@ -13,9 +13,9 @@ from oslo_log import log
 
 from migrator import concurrency, exceptions
 from migrator.conductor import stimulus
-from migrator.conductor.agents import Reply, arguments_of, finished, place_of
+from migrator.conductor.agents import Reply, arguments_of, finished, host_of, place_of
 from migrator.conductor.cursor import Kind, Phase
-from migrator.conductor.db import catalogue, debts, hosts, ledger
+from migrator.conductor.db import attestations, catalogue, debts, hosts, ledger
 from migrator.conductor.decide import next_action
 from migrator.conductor.workflows import WORKFLOWS
 from migrator.conductor.workflows.model import Commit, Role
@@ -33,6 +33,11 @@ CONFLICT = object()
 
 #: What drivers may tell of a finished job.
 STATISTICS = ('downtime_ms', 'elapsed_ms', 'memory_total', 'memory_processed', 'disk_total', 'disk_processed', 'iteration')
+
+
+#: Repeats a transaction that reads a workflow and stores it, as long as others are faster.
+until_stored = tenacity.retry(retry=tenacity.retry_if_exception_type(ledger.EpochConflict), stop=tenacity.stop_after_attempt(50),
+                              wait=tenacity.wait_random(0, 0.02), reraise=True)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,8 +125,7 @@ class Engine:
 
     # --- the transaction ---
 
-    @tenacity.retry(retry=tenacity.retry_if_exception_type(ledger.EpochConflict), stop=tenacity.stop_after_attempt(50),
-                    wait=tenacity.wait_random(0, 0.02), reraise=True)
+    @until_stored
     def _transit(self, migration_id, reply, request):
         return self.database.run(lambda tx: self.transit(tx, migration_id, reply, request))
 
@@ -149,7 +153,7 @@ class Engine:
             return None
         if action.kind is Kind.ADMIT:
             action = self._admit(tx, record, action)
-        after = self._store(tx, record, action, reply, request)
+        after = heard(tx, record, self._store(tx, record, action, reply, request), reply.event)
         return Transition(record, after, action, reply, at, tuple(self._effects(tx, record, action, reply)))
 
     def _admit(self, tx, record, action):
@@ -164,8 +168,8 @@ class Engine:
             cursor = dataclasses.replace(record.cursor, status=Status.FAILED, phase=Phase.ENDED, error=why)
             return dataclasses.replace(action, kind=Kind.END, cursor=cursor, reason=why)
         if len(rows) != 2 or not hosts.take_places(tx, rows.values(), self.places):
-            return dataclasses.replace(action, kind=Kind.WAIT, cursor=record.cursor, reason='waits for a free place at its hosts',
-                                       wake_in=record.policy.queue)
+            why = hosts.obstacle(rows.values(), self.places) or 'waits for a free place at its hosts'
+            return dataclasses.replace(action, kind=Kind.WAIT, cursor=record.cursor, reason=why, wake_in=record.policy.queue)
         return dataclasses.replace(action, kind=Kind.CALL)
 
     def _store(self, tx, record, action, reply, request):
@@ -193,6 +197,8 @@ class Engine:
         commit(tx, record, action.commit, reply)
         if action.guest_off:
             catalogue.update(tx, row.instance_uuid, state=InstanceState.STOPPED.value)
+        if action.guest_lost:
+            catalogue.update(tx, row.instance_uuid, state=InstanceState.UNKNOWN.value)
         for method in action.debts:
             host, _role = place_of(row, method)
             debts.insert(tx, record, host, method, debt_arguments(row, method), action.reason)
@@ -225,10 +231,11 @@ class Engine:
             case Kind.START:
                 return self._begin(context, transition)
             case Kind.POLL:
-                host, _role = place_of(row, action.cursor.step)
-                return self.agents.poll(context, transition.after.op_id, host)
+                host, role = place_of(row, action.cursor.step)
+                return final(self.agents.poll(context, transition.after.op_id, host), agent_of(transition.after, role))
             case Kind.OBSERVE:
-                return self.agents.observed(context, row, fresh_location(transition))
+                dead = (transition.after.source.dead, transition.after.destination.dead)
+                return self.agents.observed(context, row, fresh_location(transition), dead)
             case Kind.END:
                 for waiting in transition.waiting:
                     concurrency.spawn(self.handle, waiting, Reply(stimulus.Due()))
@@ -242,7 +249,7 @@ class Engine:
         envelope = facts.Envelope(
             op_id=record.op_id, migration_id=row.id, epoch=row.epoch, process_id=agent.process_id, request_id=row.request_id,
             not_after=agent.monotonic + record.policy.lost_after if agent.process_id else 0.0)
-        reply = self.agents.begin(context, step, host, envelope, arguments_of(row, step))
+        reply = final(self.agents.begin(context, step, host, envelope, arguments_of(row, step)), agent)
         if reply is None and record.cursor.silent_since:
             return Reply(stimulus.Alive(), record.op_id)      # it was taken after all: whatever silence there was is over
         return reply
@@ -262,6 +269,26 @@ def stale(record, reply):
         waiting = record.cursor.phase is Phase.QUEUED
         return not waiting and (record.row.next_wakeup is None or record.row.next_wakeup > record.now)
     return False
+
+
+def final(reply, agent):
+    """Make a silence final if it is that of a host which is attested to be off."""
+    if agent.dead and reply is not None and isinstance(reply.event, stimulus.Silent):
+        return dataclasses.replace(reply, event=dataclasses.replace(reply.event, dead=True))
+    return reply
+
+
+def heard(tx, before, after, event):
+    """Let evidence win: a host that answers is not off, whatever was attested. Returns the record as it is from now on."""
+    if isinstance(event, stimulus.Observed):
+        for role in Role:
+            agent, said = agent_of(before, role), getattr(event, role.value).state
+            if agent.dead and said not in (GuestState.DEAD, GuestState.UNREACHABLE):
+                host = host_of(before.row, role)
+                attestations.void(tx, before.row.id, host)
+                ledger.note(tx, before.row.id, before.now, after.cursor, 'contradicted', f'{host} answers: it is not off, as was attested')
+                after = dataclasses.replace(after, **{role.value: dataclasses.replace(agent_of(after, role), dead=False)})
+    return after
 
 
 def learned(known, step, result):

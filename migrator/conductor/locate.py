@@ -1,7 +1,10 @@
 """Where is the guest? The one table that turns what both hosts say into a verdict. Pure.
 
 After anything uncertain each host concerned is asked (`locate_instance`), and nothing but these answers decides. The rules are
-tried in order; each is one line of the operator's guide. A host that did not answer is UNREACHABLE, which is no evidence of absence.
+tried in order; each is one line of the operator's guide.
+
+A host that did not answer is UNREACHABLE, which is no evidence of absence. It is DEAD if somebody has attested that
+it is off: then nothing runs there now, but whether something has run there, and what lies on its disks, nobody knows.
 """
 import dataclasses
 import enum
@@ -16,6 +19,7 @@ class Verdict(enum.StrEnum):
 
     AT_SOURCE = 'at_source'            # it lives at the source (running, paused by its user, or to be resumed): undo
     OFF_AT_SOURCE = 'off_at_source'    # it stopped at the source and never ran at the destination: undo, it stays off
+    GONE_WITH_SOURCE = 'gone_with_source'  # the source is off, and it never ran at the destination: undo, it is off
     AT_DESTINATION = 'at_destination'  # it lives at the destination and cannot run at the source: only forward
     POST_COPY = 'post_copy'            # it runs at the destination and still needs the source: only forward, wait
     IN_PROGRESS = 'in_progress'        # a migration job is at work: wait
@@ -55,6 +59,8 @@ def _decide(source, destination):
     if P.POST_COPY_FAILED in (source.reason, destination.reason):
         return Verdict.UNRESOLVED, 'post-copy broke off; the guest needs both hosts'
     if P.POST_COPY in (source.reason, destination.reason):
+        if G.DEAD in (s, d):
+            return Verdict.UNRESOLVED, 'post-copy was under way, and one of the two hosts is off'
         return Verdict.POST_COPY, 'post-copy is under way'
     if s == G.RUNNING:
         return _source_runs(source, destination)
@@ -64,6 +70,8 @@ def _decide(source, destination):
         return Verdict.IN_PROGRESS, 'the migration job is at work'
     if G.UNREACHABLE in (s, d):
         return Verdict.SILENT, 'a host that must be heard does not answer'
+    if G.DEAD in (s, d):
+        return _one_is_off(source, destination)
     return _neither_runs(source, destination)
 
 
@@ -84,6 +92,16 @@ def _destination_lives(source, destination):
     if source.state == G.UNREACHABLE and destination.state != G.RUNNING:
         return Verdict.SILENT, 'the guest is not running at the destination and the source does not answer'
     return Verdict.AT_DESTINATION, 'the guest is proven at the destination'
+
+
+def _one_is_off(source, destination):
+    s, d = source.state, destination.state
+    if s == G.DEAD and d in (G.ABSENT, G.INCOMING):
+        return Verdict.GONE_WITH_SOURCE, 'the guest went down with its host; it has not run at the destination'
+    if s == G.PAUSED and source.reason != P.MIGRATION:
+        return Verdict.AT_SOURCE, 'the guest is paused at the source, and by no hand-over; the destination is off'
+    # It may have run at the destination, or may be all that is left there: neither is resumed, made permanent or removed.
+    return Verdict.UNRESOLVED, 'a host is off, and whether the guest has run at the destination cannot be told'
 
 
 def _neither_runs(source, destination):

@@ -23,9 +23,10 @@ class UserEndpoint:
 
     target = server.target(contract.CONDUCTOR_VERSION)
 
-    def __init__(self, database, engine, requests, agents, settings, pool):
+    def __init__(self, database, engine, requests, recovery, agents, settings, pool):
         self.database = database
         self.engine = engine
+        self.recovery = recovery
         self.requests = requests
         self.agents = agents
         self.settings = settings
@@ -87,6 +88,13 @@ class UserEndpoint:
         if not self.agents.compute.force_complete_live_migration(context, view['source_host'], migration, view['instance_uuid']):
             raise exceptions.NotPossible(f'{view["source_host"]} has no migration job of {view["instance_name"]} to complete')
         self.engine.remark(migration, context, 'force_complete', 'the guest was paused so that the migration converges')
+        return self.database.run(lambda tx: views.show_migration(tx, migration))
+
+    @server.exposed(contract.CONDUCTOR)
+    def recover(self, context, migration, assert_dead):
+        """Look at a migration now; assert_dead: a host that the caller attests to be off, or None."""
+        migration = uuid(migration, 'migration')
+        self.recovery.recover(context, migration, None if assert_dead is None else host_name(assert_dead))
         return self.database.run(lambda tx: views.show_migration(tx, migration))
 
     # --- hosts ---

@@ -1,12 +1,13 @@
 """Paying debts: a cleanup that a host owes is issued to it when it is heard of again, until it reports that it is done.
 
 A debt's operation has the debt's id as its owner, so that its report finds its way here; the agent checks the precondition
-as it acts, as always.
+as it acts, as always. What no agent can know is checked here: a guest that the catalogue has elsewhere by now is not resumed.
 """
 from oslo_log import log
 
 from migrator.conductor.agents import finished
 from migrator.conductor.db import debts
+from migrator.conductor.workflows import WORKFLOWS
 from migrator.rpc import context as rpc_context
 from migrator.rpc import facts
 from migrator.states import OperationState
@@ -32,6 +33,9 @@ class Payments:
                 self._issue(row)
 
     def _issue(self, row):
+        if resumes(row) and row.instance_host != row.host:
+            why = f'the guest is known at {row.instance_host or "no host"} by now; it must not go on at {row.host}'
+            return self._settle(row.id, row.attempt, OperationState.FAILED, why, row.process_id, True)
         context = rpc_context.MigratorContext(migration_id=row.migration_id)
         envelope = facts.Envelope(op_id=f'{row.id}/{row.action}/{row.attempt}', migration_id=row.migration_id,
                                   epoch=row.epoch + row.attempt, process_id=row.process_id, request_id=context.request_id)
@@ -39,7 +43,8 @@ class Payments:
         LOG.info('%s is asked to pay a debt: %s', row.host, row.action)
         reply = self.agents.begin(context, row.action, row.host, envelope, arguments)
         if reply is not None and hasattr(reply.event, 'state'):
-            self._settle(row.id, row.attempt, reply.event.state, reply.error)
+            self._settle(row.id, row.attempt, reply.event.state, reply.error, row.process_id, reply.event.untouched)
+        return None
 
     def finished(self, report):
         """Take an agent's report. True if it was about a debt."""
@@ -47,13 +52,19 @@ class Payments:
         if owner == report.migration_id:
             return False
         reply = finished(report)
-        self._settle(owner, int(attempt), report.state, reply.error)
+        self._settle(owner, int(attempt), report.state, reply.error, report.process_id, reply.event.untouched)
         return True
 
-    def _settle(self, debt_id, attempt, state, error):
+    def _settle(self, debt_id, attempt, state, error, process_id, refused):
         if state is OperationState.SUCCEEDED:
             LOG.info('debt %s is paid', debt_id)
             self.database.run(lambda tx: debts.paid(tx, debt_id))
         else:
             wait = self.settings.poll_interval * 1000
-            self.database.run(lambda tx: debts.again(tx, debt_id, attempt, error or state.value, wait))
+            self.database.run(lambda tx: debts.again(tx, debt_id, attempt, error or state.value, wait, process_id, refused))
+
+
+def resumes(row):
+    """Tell whether a debt's action lets a guest go on."""
+    undo = WORKFLOWS[row.kind].step(row.action).undo
+    return undo is not None and undo.method == row.action and undo.vital

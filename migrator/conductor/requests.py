@@ -23,6 +23,9 @@ from migrator.states import InstanceState
 
 GIB = 1 << 30
 
+#: What makes a guest run that did not, or may be followed by that.
+STARTING = ('instance_start', 'instance_create', 'instance_define')
+
 
 @dataclasses.dataclass(frozen=True)
 class Wanted:
@@ -55,6 +58,10 @@ class Requests:
     def listening(self):
         """Note that this conductor hears heartbeats from now on: it may have been the only one, so what was silent before is not down."""
         self._listening_since = self.clock()
+
+    def listened(self):
+        """Tell whether heartbeats were listened to for long enough that a silent host is down."""
+        return self.clock() - self._listening_since > self.settings.host_down_after
 
     # --- the requests ---
 
@@ -135,8 +142,7 @@ class Requests:
         row = rows.get(host)
         if row is None:
             raise exceptions.HostNotFound(f'there is no host {host}')
-        listened = self.clock() - self._listening_since > self.settings.host_down_after
-        if listened and not views.is_up(row, self.settings.host_down_after):
+        if self.listened() and not views.is_up(row, self.settings.host_down_after):
             raise exceptions.HostDown(f'host {host} was last heard of at {views.moment(row.last_seen)}')
         if not row.enabled and not disabled_too:
             raise exceptions.HostDisabled(f'host {host} is disabled: {row.disabled_reason}')
@@ -163,6 +169,8 @@ class Requests:
             self._refuse_locked(tx, guest)
         if guest.owed:
             self._refuse_owed(tx, kind, guest, destination)
+        if kind in STARTING and rows[guest.host].owing:
+            raise exceptions.DebtOutstanding(f'{guest.host} does the cleanups first that are owed there; try again in a moment')
         new = types.SimpleNamespace(
             id=str(uuid.uuid4()), kind=kind, instance_uuid=guest.uuid, instance_name=guest.name, source_host=guest.host,
             destination_host=destination, parent_id=None, request_id=request_id, user=context.user, request=request,
@@ -180,7 +188,8 @@ class Requests:
         new.admitted = needs_place and hosts.take_places(tx, rows.values(), self.settings.max_migrations_per_host)
         begins = new.admitted or not needs_place
         cursor = action.cursor if begins else record.cursor
-        new.reason = action.reason if begins else 'waits for a free place at its hosts'
+        waits = hosts.obstacle(rows.values(), self.settings.max_migrations_per_host)
+        new.reason = action.reason if begins else waits or 'waits for a free place at its hosts'
         wake_in = record.policy.claim if begins else record.policy.queue
         vars(new).update(ledger.cursor_values(cursor), next_wakeup=new.created_at + int(wake_in * 1000))
         ledger.insert(tx, vars(new))
@@ -216,9 +225,13 @@ class Requests:
 
     @staticmethod
     def _refuse_owed(tx, kind, guest, destination):
-        """No guest is started while a debt names it, and none is sent to where one is still to be paid."""
+        """Refuse what a debt forbids.
+
+        No guest is started while a debt names it, and none is sent to where one is still to be paid. Nothing at all is done to one whose
+        cleanup was refused: it is not where it was thought to be, or it is there twice.
+        """
         owed = debts.of_instance(tx, guest.uuid)
-        if kind in ('instance_start', 'instance_create', 'instance_define') or any(d.host == destination for d in owed):
+        if kind in STARTING or any(d.host == destination or d.refused for d in owed):
             words = '; '.join(f'{d.action} at {d.host}: {d.reason}' for d in owed)
             raise exceptions.DebtOutstanding(f'a cleanup that names instance {guest.name or guest.uuid} is not done yet: {words}')
 

@@ -15,6 +15,7 @@ from migrator.conductor.engine import Engine
 from migrator.conductor.inventory import Inventory
 from migrator.conductor.manager import AgentEndpoint, UserEndpoint
 from migrator.conductor.payments import Payments
+from migrator.conductor.recovery import Recovery
 from migrator.conductor.requests import Requests
 from migrator.rpc import contract, server
 from migrator.rpc.compute import ComputeAPI
@@ -43,8 +44,9 @@ class ConductorService(service.Service):
         self.engine = Engine(self.database, agents, settings.max_migrations_per_host)
         self.payments = Payments(self.database, agents, settings)
         self.requests = Requests(self.database, self.engine, settings)
+        recovery = Recovery(self.database, self.engine, self.requests, settings)
         self._server = server.make_server(transport, contract.TOPIC_CONDUCTOR, self.host, [
-            UserEndpoint(self.database, self.engine, self.requests, agents, settings, self.pool),
+            UserEndpoint(self.database, self.engine, self.requests, recovery, agents, settings, self.pool),
             AgentEndpoint(self.engine, Inventory(self.database, settings.poll_interval), self.payments, self.pool)])
         self._stop = threading.Event()
         self._serving = False

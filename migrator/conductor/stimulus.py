@@ -38,9 +38,10 @@ class Unknown:
 
 @dataclasses.dataclass(frozen=True)
 class Silent:
-    """A host did not answer; nothing is known."""
+    """A host did not answer; nothing is known. dead: but somebody has attested that it is off, so there is nothing to wait for."""
 
     host: str = ''
+    dead: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,6 +57,11 @@ class Observed:
 
     source: Location
     destination: Location
+
+
+@dataclasses.dataclass(frozen=True)
+class Recover:
+    """Somebody wants it to be looked at now."""
 
 
 @dataclasses.dataclass(frozen=True)

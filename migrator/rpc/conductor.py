@@ -71,6 +71,15 @@ class ConductorAPI:
         """Make a running migration converge at the price of downtime. Returns the migration."""
         return self._call('force_complete', migration=migration)
 
+    def recover(self, migration, assert_dead=None):
+        """Have the hosts of a migration asked now where its guest is, and whatever follows begun. Returns the migration. Repeatable.
+
+        assert_dead: name of one of its hosts, of which the caller attests that it is off: nothing runs there. That is recorded with its
+        author, and counts only while the host is silent, for this migration alone. HostUp if the host is still heard of, NotPossible if
+        the migration does not concern it, TooLate if the migration has ended.
+        """
+        return self._call('recover', migration=migration, assert_dead=assert_dead)
+
     # --- hosts ---
 
     def hosts(self):

@@ -16,7 +16,7 @@ MAX_PAYLOAD = 1 << 20
 
 #: 1.0 - the first version: the eight methods of seed 000, instances, locate, operations.
 COMPUTE_VERSION = '1.0'
-#: 1.0 - live_migrate, show, list, abort, force_complete, hosts, instances (namespace None).
+#: 1.0 - live_migrate, show, list, abort, force_complete, recover, hosts, instances (namespace None).
 CONDUCTOR_VERSION = '1.0'
 #: 1.0 - operation_finished, heartbeat (namespace `agent`), what agents tell the conductor.
 AGENT_NAMESPACE = 'agent'
@@ -74,6 +74,7 @@ CONDUCTOR = {m.name: m for m in (
     Method('list', Kind.CALL, 30, ('filters', 'limit', 'marker'), 'migrations, newest first'),
     Method('abort', Kind.CALL, 30, ('migration',), 'abort; TooLate after the point of no return'),
     Method('force_complete', Kind.CALL, 30, ('migration',), 'make a running one converge'),
+    Method('recover', Kind.CALL, 60, ('migration', 'assert_dead'), 'look at one now; assert_dead: a host attested to be off, or null'),
     Method('hosts', Kind.CALL, 30, (), 'all hosts'),
     Method('host_show', Kind.CALL, 30, ('host',), 'one host'),
     Method('host_disable', Kind.CALL, 30, ('host', 'reason'), 'no new work for the host'),

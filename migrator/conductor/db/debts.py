@@ -4,7 +4,7 @@ import uuid
 import sqlalchemy as sa
 
 from migrator.conductor.db.database import now_ms
-from migrator.conductor.db.tables import debt, migration, service
+from migrator.conductor.db.tables import debt, instance, migration, service
 
 
 def insert(tx, record, host, action, arguments, reason):
@@ -15,10 +15,15 @@ def insert(tx, record, host, action, arguments, reason):
 
 
 def due(tx, host_down_after, limit=50):
-    """Read debts whose time has come and whose host is up, with the agent's process and the migration's epoch. One statement."""
+    """Read debts whose time has come and whose host is up. One statement.
+
+    With them the agent's process, the migration's kind and epoch, and where the catalogue has the guest.
+    """
     return tx.execute(
-        sa.select(debt, service.c.process_id.label('process_id'), migration.c.epoch.label('epoch'))
+        sa.select(debt, service.c.process_id.label('process_id'), migration.c.epoch.label('epoch'), migration.c.kind.label('kind'),
+                  instance.c.host.label('instance_host'))
         .join(service, service.c.host == debt.c.host).join(migration, migration.c.id == debt.c.migration_id)
+        .outerjoin(instance, instance.c.uuid == debt.c.instance_uuid)
         .where(debt.c.paid_at.is_(None), debt.c.next_wakeup <= now_ms(), service.c.draining.is_(False),
                service.c.last_seen > now_ms() - int(host_down_after * 1000)).order_by(debt.c.next_wakeup).limit(limit)).all()
 
@@ -35,10 +40,14 @@ def paid(tx, debt_id):
     tx.execute(sa.update(debt).where(debt.c.id == debt_id, debt.c.paid_at.is_(None)).values(paid_at=now_ms()))
 
 
-def again(tx, debt_id, attempt, reason, wait_ms):
-    """It failed: try it later under a new operation. Only for the attempt that was reported. One statement."""
+def again(tx, debt_id, attempt, reason, wait_ms, process_id='', refused=False):
+    """It failed: try it later under a new operation. Only for the attempt that was reported. One statement.
+
+    process_id: the agent that tried it. refused: its precondition is false.
+    """
     tx.execute(sa.update(debt).where(debt.c.id == debt_id, debt.c.attempt == attempt, debt.c.paid_at.is_(None))
-               .values(attempt=attempt + 1, reason=reason[:4000], next_wakeup=now_ms() + int(wait_ms)))
+               .values(attempt=attempt + 1, reason=reason[:4000], tried_by=process_id, refused=refused,
+                       next_wakeup=now_ms() + int(wait_ms)))
 
 
 def wake_host(tx, host):

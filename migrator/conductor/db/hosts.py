@@ -9,10 +9,13 @@ from migrator.rpc import facts
 def get_many(tx, hosts):
     """Read several hosts with the database's time, and keep others from changing them until the transaction ends.
 
-    One statement. Returns a dict by name. The order of locking is that of the names, so that two transactions cannot deadlock.
+    One statement. Returns a dict by name; `owing` is how many cleanups the host's present agent has not even tried. The order of locking is
+    that of the names, so that two transactions cannot deadlock.
     """
-    rows = tx.execute(sa.select(service, now_ms().label('now')).where(service.c.host.in_(hosts)).order_by(service.c.host)
-                      .with_for_update()).all()
+    owing = sa.select(sa.func.count()).where(debt.c.host == service.c.host, debt.c.paid_at.is_(None),
+                                             debt.c.tried_by != service.c.process_id).correlate(service).scalar_subquery()
+    rows = tx.execute(sa.select(service, now_ms().label('now'), owing.label('owing')).where(service.c.host.in_(hosts))
+                      .order_by(service.c.host).with_for_update()).all()
     return {row.host: row for row in rows}
 
 
@@ -43,12 +46,23 @@ def set_enabled(tx, host, enabled, reason):
     return done.rowcount == 1
 
 
+def obstacle(rows, cap):
+    """Say in words why a migration of these hosts must wait, '' if it need not. rows, cap: as for take_places.
+
+    What a host owes comes before what it is given; a cleanup that its agent has tried and could not do holds up nobody but its guest.
+    """
+    owing = [row.host for row in rows if row.owing]
+    if owing:
+        return f'waits until {" and ".join(owing)} has done the cleanups that are owed there'
+    return 'waits for a free place at its hosts' if any(row.places >= cap for row in rows) else ''
+
+
 def take_places(tx, rows, cap):
     """Take one place at each host, all or nothing, never above the cap. True if there was room. One statement, none if not.
 
     rows: what get_many read in the same transaction, and therefore holds.
     """
-    if any(row.places >= cap for row in rows):
+    if obstacle(rows, cap):
         return False
     names = [row.host for row in rows]
     done = tx.execute(sa.update(service).where(service.c.host.in_(names), service.c.places < cap).values(places=service.c.places + 1))

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from migrator import exceptions
 from migrator.conductor.cursor import AbortCause, Cursor, Direction, Phase, Policy
 from migrator.conductor.db.database import now_ms
-from migrator.conductor.db.tables import debt, event, migration, resource_lock, service
+from migrator.conductor.db.tables import attestation, debt, event, migration, resource_lock, service
 from migrator.states import TERMINAL, Status
 
 TERMINAL_WORDS = [s.value for s in TERMINAL]
@@ -24,11 +24,15 @@ class EpochConflict(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class Agent:
-    """Where an operation is addressed: the agent's process, what its clock shows about now, and its host's places that are taken."""
+    """Where an operation is addressed: the agent's process, what its clock shows about now, and its host's places that are taken.
+
+    dead: somebody has attested that the host is off, and it was not heard of since.
+    """
 
     process_id: str
     monotonic: float
     places: int = 0
+    dead: bool = False
 
     def later(self, seconds):
         """The same after a while."""
@@ -68,21 +72,30 @@ def load(tx, migration_id):
     row = tx.execute(
         sa.select(migration, now_ms().label('now'), src.c.process_id.label('src_process'), src.c.monotonic.label('src_monotonic'),
                   src.c.last_seen.label('src_seen'), src.c.places.label('src_places'), dst.c.process_id.label('dst_process'),
-                  dst.c.monotonic.label('dst_monotonic'), dst.c.last_seen.label('dst_seen'), dst.c.places.label('dst_places'))
+                  dst.c.monotonic.label('dst_monotonic'),
+                  dst.c.last_seen.label('dst_seen'), dst.c.places.label('dst_places'), attested(src).label('src_dead'),
+                  attested(dst).label('dst_dead'))
         .outerjoin(src, src.c.host == migration.c.source_host).outerjoin(dst, dst.c.host == migration.c.destination_host)
         .where(migration.c.id == migration_id)).first()
     if row is None:
         raise exceptions.MigrationNotFound(f'there is no migration {migration_id}')
     return Record(row, row.now, cursor_of(row), Policy(**row.policy),
-                  address(row.now, row.src_process, row.src_monotonic, row.src_seen, row.src_places),
-                  address(row.now, row.dst_process, row.dst_monotonic, row.dst_seen, row.dst_places))
+                  address(row.now, row.src_process, row.src_monotonic, row.src_seen, row.src_places, bool(row.src_dead)),
+                  address(row.now, row.dst_process, row.dst_monotonic, row.dst_seen, row.dst_places, bool(row.dst_dead)))
 
 
-def address(now, process_id, monotonic, last_seen, places):
+def attested(agent):
+    """Tell, within a query on migrations, whether a host counts as off. agent: its service row; it must not have been heard of since."""
+    return sa.select(sa.func.count()).where(
+        attestation.c.migration_id == migration.c.id, attestation.c.host == agent.c.host, attestation.c.void_at.is_(None),
+        attestation.c.at >= agent.c.last_seen).correlate(migration, agent).scalar_subquery()
+
+
+def address(now, process_id, monotonic, last_seen, places, dead=False):
     """Reckon an agent's clock from its last heartbeat. A late heartbeat makes the result early, hence a not_after strict."""
     if not process_id:
-        return Agent('', 0.0)
-    return Agent(process_id, monotonic + (now - last_seen) / 1000, places)
+        return Agent('', 0.0, dead=dead)
+    return Agent(process_id, monotonic + (now - last_seen) / 1000, places, dead)
 
 
 def cursor_of(row):
@@ -205,7 +218,7 @@ def purge(tx, age):
         migration.c.status.in_(TERMINAL_WORDS), migration.c.finished_at <= now_ms() - age, migration.c.id.not_in(owing))).scalars().all()
     for start in range(0, len(old), 500):
         ids = old[start:start + 500]
-        for table in (event, debt):
+        for table in (event, debt, attestation):
             tx.execute(sa.delete(table).where(table.c.migration_id.in_(ids)))
         tx.execute(sa.delete(migration).where(migration.c.id.in_(ids)))
     return len(old)

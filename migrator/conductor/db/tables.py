@@ -62,7 +62,8 @@ resource_lock = sa.Table(
     sa.Column('migration_id', UUID, nullable=False, index=True),
     sa.Column('mode', WORD, nullable=False, default='exclusive'))
 
-#: A cleanup that a host still owes, since it did not answer or could not do it.
+#: A cleanup that a host still owes, since it did not answer or could not do it. tried_by: the agent's process that tried it
+#: last, and could not. refused: for its precondition is false.
 debt = sa.Table(
     'debt', metadata,
     sa.Column('id', UUID, primary_key=True),
@@ -72,10 +73,26 @@ debt = sa.Table(
     sa.Column('action', WORD, nullable=False),
     sa.Column('arguments', sa.JSON, nullable=False),
     _text('reason'),
+    sa.Column('refused', sa.Boolean, nullable=False, default=False),
+    sa.Column('tried_by', UUID, nullable=False, default=''),
     sa.Column('attempt', sa.Integer, nullable=False, default=1),
     sa.Column('next_wakeup', TIME, nullable=False),
     sa.Column('created_at', TIME, nullable=False),
     sa.Column('paid_at', TIME))
+
+#: Who attested that a host is off, for the sake of one migration, and what was last known of the host. void_at: it answered after all.
+attestation = sa.Table(
+    'attestation', metadata,
+    sa.Column('id', UUID, primary_key=True),
+    sa.Column('migration_id', UUID, nullable=False, index=True),
+    sa.Column('host', WORD, nullable=False),
+    sa.Column('process_id', UUID, nullable=False, default=''),
+    sa.Column('host_boot_id', UUID, nullable=False, default=''),
+    sa.Column('last_seen', TIME, nullable=False, default=0),
+    sa.Column('user', sa.String(128), nullable=False, default=''),
+    sa.Column('request_id', sa.String(128), nullable=False, default=''),
+    sa.Column('at', TIME, nullable=False),
+    sa.Column('void_at', TIME))
 
 #: What happened, append only.
 event = sa.Table(

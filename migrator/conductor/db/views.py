@@ -4,7 +4,7 @@ import datetime
 import sqlalchemy as sa
 
 from migrator import exceptions
-from migrator.conductor.db import debts, ledger
+from migrator.conductor.db import attestations, debts, ledger
 from migrator.conductor.db.tables import debt, migration
 from migrator.states import Status
 
@@ -16,8 +16,8 @@ def moment(ms):
     return datetime.datetime.fromtimestamp(ms / 1000, datetime.UTC).isoformat(timespec='milliseconds').replace('+00:00', 'Z')
 
 
-def migration_view(row, owed=(), events=None):
-    """One migration. row: a migration row or anything with its attributes."""
+def migration_view(row, owed=(), events=None, attested=None):
+    """One migration. row: a migration row or anything with its attributes. events, attested: for `show` only."""
     view = {name: getattr(row, name) for name in (
         'id', 'kind', 'instance_uuid', 'instance_name', 'source_host', 'destination_host', 'status', 'step', 'direction', 'reason',
         'error', 'no_return', 'progress', 'request_id', 'user')}
@@ -26,7 +26,11 @@ def migration_view(row, owed=(), events=None):
     view.update(abort_requested=bool(row.abort), needs_attention=row.status == Status.NEEDS_OPERATOR.value or bool(owed),
                 created_at=moment(row.created_at), updated_at=moment(row.updated_at), finished_at=moment(row.finished_at),
                 statistics=row.facts.get('statistics', {}),
-                debts=[{'id': d.id, 'host': d.host, 'action': d.action, 'reason': d.reason} for d in owed])
+                debts=[{'id': d.id, 'host': d.host, 'action': d.action, 'reason': d.reason, 'refused': bool(d.refused)} for d in owed])
+    if attested is not None:
+        view['attestations'] = [{
+            'host': a.host, 'user': a.user, 'at': moment(a.at), 'last_seen': moment(a.last_seen), 'host_boot_id': a.host_boot_id,
+            'process_id': a.process_id, 'heard_since': bool(a.heard)} for a in attested]
     if events is not None:
         view['events'] = [{'at': moment(e.at), 'status': e.status, 'step': e.step, 'what': e.what, 'reason': e.reason, 'user': e.user,
                            'request_id': e.request_id} for e in events]
@@ -34,11 +38,12 @@ def migration_view(row, owed=(), events=None):
 
 
 def show_migration(tx, migration_id):
-    """Read one migration with debts and timeline. Three statements."""
+    """Read one migration with debts, attestations and timeline. Four statements."""
     row = tx.execute(sa.select(migration).where(migration.c.id == migration_id)).first()
     if row is None:
         raise exceptions.MigrationNotFound(f'there is no migration {migration_id}')
-    return migration_view(row, debts.of_migrations(tx, [migration_id]), ledger.events(tx, migration_id))
+    return migration_view(row, debts.of_migrations(tx, [migration_id]), ledger.events(tx, migration_id),
+                          attestations.of_migration(tx, migration_id))
 
 
 def list_migrations(tx, filters, limit, marker):

@@ -21,30 +21,32 @@ ANSWERS = {
     'pfail': Location(GuestState.PAUSED, PauseReason.POST_COPY_FAILED),
     'in': Location(GuestState.INCOMING), 'in+j': Location(GuestState.INCOMING, job_active=True),
     'off': Location(GuestState.OFF), 'off*': Location(GuestState.OFF, persistent=True),
-    'absent': Location(GuestState.ABSENT), '???': Location(GuestState.UNREACHABLE)}
+    'absent': Location(GuestState.ABSENT),
+    '???': Location(GuestState.UNREACHABLE), 'dead': Location(GuestState.DEAD)}
 
 LETTERS = {'S': Verdict.AT_SOURCE, 'O': Verdict.OFF_AT_SOURCE, 'D': Verdict.AT_DESTINATION, 'P': Verdict.POST_COPY,
-           'w': Verdict.IN_PROGRESS, '?': Verdict.SILENT, 'X': Verdict.UNRESOLVED}
+           'G': Verdict.GONE_WITH_SOURCE, 'w': Verdict.IN_PROGRESS, '?': Verdict.SILENT, 'X': Verdict.UNRESOLVED}
 
 #: Rows: what the source says. Columns: what the destination says.
 TABLE = """
-          run   run+j run/post pfail user  io    other hand  in    in+j  off   off*  absent ???
-run       X     X     P        X     X     X     X     S     S     S     S     S     S      S
-run+j     w     w     P        X     w     w     w     w     w     w     w     w     w      w
-user      X     X     P        X     X     X     X     S     S     S     X     X     S      ?
-user+j    w     w     P        X     w     w     w     w     w     w     w     w     w      w
-io        X     X     P        X     X     X     X     S     S     S     X     X     S      ?
-io+j      w     w     P        X     w     w     w     w     w     w     w     w     w      w
-other     X     X     P        X     X     X     X     S     S     S     X     X     S      ?
-hand      D     D     P        X     D     D     D     S     S     S     X     X     S      ?
-hand+j    w     w     P        X     w     w     w     w     w     w     w     w     w      w
-post+j    P     P     P        X     P     P     P     P     P     P     P     P     P      P
-pfail     X     X     X        X     X     X     X     X     X     X     X     X     X      X
-off       D     D     P        X     D     D     D     X     O     O     X     X     O      ?
-off*      D     D     P        X     D     D     D     X     O     O     X     X     O      ?
-absent    D     D     P        X     D     D     D     X     X     X     X     D     X      ?
-???       D     D     P        X     ?     ?     ?     ?     ?     ?     ?     ?     ?      ?
-in        D     D     P        X     D     D     D     X     X     X     X     X     X      ?
+          run   run+j run/post pfail user  io    other hand  in    in+j  off   off*  absent ??? dead
+run       X     X     P        X     X     X     X     S     S     S     S     S     S      S      S
+run+j     w     w     P        X     w     w     w     w     w     w     w     w     w      w      w
+user      X     X     P        X     X     X     X     S     S     S     X     X     S      ?      S
+user+j    w     w     P        X     w     w     w     w     w     w     w     w     w      w      w
+io        X     X     P        X     X     X     X     S     S     S     X     X     S      ?      S
+io+j      w     w     P        X     w     w     w     w     w     w     w     w     w      w      w
+other     X     X     P        X     X     X     X     S     S     S     X     X     S      ?      S
+hand      D     D     P        X     D     D     D     S     S     S     X     X     S      ?      X
+hand+j    w     w     P        X     w     w     w     w     w     w     w     w     w      w      w
+post+j    P     P     P        X     P     P     P     P     P     P     P     P     P      P      X
+pfail     X     X     X        X     X     X     X     X     X     X     X     X     X      X      X
+off       D     D     P        X     D     D     D     X     O     O     X     X     O      ?      X
+off*      D     D     P        X     D     D     D     X     O     O     X     X     O      ?      X
+absent    D     D     P        X     D     D     D     X     X     X     X     D     X      ?      X
+???       D     D     P        X     ?     ?     ?     ?     ?     ?     ?     ?     ?      ?      ?
+in        D     D     P        X     D     D     D     X     X     X     X     X     X      ?      X
+dead      D     D     X        X     D     D     D     X     G     G     X     X     G      ?      X
 """
 
 
@@ -68,7 +70,7 @@ class TableTest(testtools.TestCase):
         self.assertEqual([], wrong)
 
     def test_the_table_is_whole(self):
-        self.assertEqual(16 * 14, len(list(cells())))
+        self.assertEqual(17 * 15, len(list(cells())))
 
     def test_every_reason_shows_both_answers(self):
         for source, destination, _ in cells():
@@ -144,3 +146,21 @@ class PropertiesTest(testtools.TestCase):
         for source, destination, verdict in self.pairs:
             if {PauseReason.POST_COPY, PauseReason.POST_COPY_FAILED} & {source.reason, destination.reason}:
                 self.assertIn(verdict, (Verdict.POST_COPY, Verdict.UNRESOLVED), (source, destination))
+
+    def test_a_dead_source_is_no_evidence_that_the_guest_lives_there(self):
+        for source, destination, verdict in self.pairs:
+            if source.state is GuestState.DEAD:
+                self.assertNotIn(verdict, (Verdict.AT_SOURCE, Verdict.OFF_AT_SOURCE), (source, destination))
+
+    def test_gone_with_the_source_only_if_the_destination_says_that_it_never_ran_there(self):
+        for source, destination in self.only(Verdict.GONE_WITH_SOURCE):
+            self.assertEqual(GuestState.DEAD, source.state)
+            self.assertIn(destination.state, (GuestState.ABSENT, GuestState.INCOMING))
+
+    def test_with_a_dead_destination_only_what_never_left_the_source_goes_on(self):
+        for source, destination, verdict in self.pairs:
+            if destination.state is GuestState.DEAD and verdict in (Verdict.AT_SOURCE, Verdict.OFF_AT_SOURCE):
+                never_left = source.state is GuestState.RUNNING or source.reason is not PauseReason.MIGRATION
+                self.assertTrue(never_left and source.state in (GuestState.RUNNING, GuestState.PAUSED), (source, destination))
+            if destination.state is GuestState.DEAD:
+                self.assertNotEqual(Verdict.AT_DESTINATION, verdict, (source, destination))

@@ -189,6 +189,8 @@ class Observer:
 def _domain_obstacles(domain, told, direction):
     if domain.snapshotNum(0):
         yield 'the guest has snapshots that libvirt keeps; it cannot be moved with them'
+    if domain.autostart():
+        yield 'libvirt starts the guest by itself with its host (autostart); what a migration leaves there could run a second time'
     if direction != domains.NONE or not domain.isActive():
         return  # a migration's own copying shows as block jobs, and a guest that is off has none
     for disk in told.disks:

@@ -17,6 +17,22 @@ MYSQL = {'mysql_engine': 'InnoDB', 'mysql_charset': 'utf8mb4', 'mysql_collate': 
 def upgrade():
     """Make all tables."""
     op.create_table(
+        'attestation',
+        sa.Column('id', sa.String(length=36), nullable=False),
+        sa.Column('migration_id', sa.String(length=36), nullable=False),
+        sa.Column('host', sa.String(length=64), nullable=False),
+        sa.Column('process_id', sa.String(length=36), nullable=False),
+        sa.Column('host_boot_id', sa.String(length=36), nullable=False),
+        sa.Column('last_seen', sa.BigInteger(), nullable=False),
+        sa.Column('user', sa.String(length=128), nullable=False),
+        sa.Column('request_id', sa.String(length=128), nullable=False),
+        sa.Column('at', sa.BigInteger(), nullable=False),
+        sa.Column('void_at', sa.BigInteger(), nullable=True),
+        sa.PrimaryKeyConstraint('id', name=op.f('pk_attestation')), **MYSQL)
+    with op.batch_alter_table('attestation', schema=None) as batch_op:
+        batch_op.create_index(batch_op.f('ix_attestation_migration_id'), ['migration_id'], unique=False)
+
+    op.create_table(
         'debt',
         sa.Column('id', sa.String(length=36), nullable=False),
         sa.Column('host', sa.String(length=64), nullable=False),
@@ -25,6 +41,8 @@ def upgrade():
         sa.Column('action', sa.String(length=64), nullable=False),
         sa.Column('arguments', sa.JSON(), nullable=False),
         sa.Column('reason', sa.Text(), nullable=False),
+        sa.Column('refused', sa.Boolean(), nullable=False),
+        sa.Column('tried_by', sa.String(length=36), nullable=False),
         sa.Column('attempt', sa.Integer(), nullable=False),
         sa.Column('next_wakeup', sa.BigInteger(), nullable=False),
         sa.Column('created_at', sa.BigInteger(), nullable=False),

@@ -1,0 +1,66 @@
+"""Recovery on request: the same look at both hosts that comes by itself, now; and what an operator attests of a host that cannot be asked.
+
+There is no way to set a state by hand. An attestation says that one host is off. It is written down with its author before anything
+follows from it, counts only while the host is silent, and only for the migration for which it was made.
+"""
+from migrator import exceptions
+from migrator.conductor import stimulus
+from migrator.conductor.agents import Reply
+from migrator.conductor.db import attestations, hosts, ledger, views
+from migrator.conductor.engine import until_stored
+
+
+class Recovery:
+    """Takes `recover` requests."""
+
+    def __init__(self, database, engine, requests, settings):
+        """requests: conductor.requests.Requests. settings: the [conductor] group of the configuration."""
+        self.database = database
+        self.engine = engine
+        self.requests = requests
+        self.settings = settings
+
+    def recover(self, context, migration_id, assert_dead=None):
+        """Look at a workflow now. Returns when the hosts were asked and what follows was begun. May be repeated.
+
+        assert_dead: name of a host that the caller attests to be off. Raises MigrationNotFound; TooLate for one that has ended;
+        HostNotFound; NotPossible for a host that the migration does not concern, HostUp for one that is still heard of. Then nothing
+        is changed.
+        """
+        transition = self._begin(context, migration_id, assert_dead)
+        if transition is not None:
+            self.engine.go_on(migration_id, transition)
+
+    @until_stored
+    def _begin(self, context, migration_id, assert_dead):
+        return self.database.run(lambda tx: self._write(tx, context, migration_id, assert_dead))
+
+    def _write(self, tx, context, migration_id, host):
+        record = ledger.load(tx, migration_id)
+        if record.cursor.status.terminal:
+            raise exceptions.TooLate(f'the migration has ended already: {record.cursor.status.value} (migration {migration_id})')
+        if host:
+            self._attest(tx, context, record, host)
+        else:
+            ledger.note(tx, migration_id, record.now, record.cursor, 'recover', 'to be looked at now', context.user, context.request_id)
+        return self.engine.transit(tx, migration_id, Reply(stimulus.Recover()), context)
+
+    def _attest(self, tx, context, record, host):
+        row = record.row
+        concerned = {row.source_host: record.source, row.destination_host: record.destination}
+        if host not in concerned:
+            raise exceptions.NotPossible(f'migration {row.id} does not concern {host}, but {row.source_host}'
+                                         + (f' and {row.destination_host}' if row.destination_host else ''))
+        known = hosts.get_many(tx, [host]).get(host)
+        if known is None:
+            raise exceptions.HostNotFound(f'there is no host {host}')
+        if views.is_up(known, self.settings.host_down_after):
+            raise exceptions.HostUp(f'{host} is not off: it was last heard of at {views.moment(known.last_seen)}')
+        if not self.requests.listened():
+            raise exceptions.NotPossible(f'nobody has listened for {host} long enough to say that it is silent; try again in '
+                                         f'{self.settings.host_down_after:.0f} s')
+        if not concerned[host].dead:
+            attestations.insert(tx, row.id, known, context.user, context.request_id)
+        words = (f'{host} is attested to be off; it was last heard of at {views.moment(known.last_seen)} '
+                 f'(boot {known.host_boot_id or "unknown"}, process {known.process_id})')
+        ledger.note(tx, row.id, record.now, record.cursor, 'assert_dead', words, context.user, context.request_id)

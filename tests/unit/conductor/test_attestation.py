@@ -1,0 +1,262 @@
+"""`migration recover`, and hosts that somebody attests to be off: what follows, who said it, and what happens when they come back."""
+import sqlalchemy as sa
+
+from migrator import exceptions
+from migrator.conductor.db import tables
+from migrator.states import GuestState, PauseReason
+from tests.unit.conductor.test_live_migration import CloudTestCase
+
+#: A silent host is waited for in vain soon.
+HASTY = {'conductor__host_lost_after': 1.0, 'conductor__poll_interval': 0.5, 'conductor__host_down_after': 1.0}
+
+
+class AttestationCase(CloudTestCase):
+
+    options = HASTY
+
+    def setUp(self):
+        super().setUp()
+        self.guest = self.slow_guest('web')
+
+    def moving(self, silent, status='needs_operator'):
+        """Given a migration in mid-copy of which one host has fallen silent, until it needs an operator."""
+        migration = self.api.live_migrate('web', 'beta')
+        self.cloud.wait_job(self.guest)
+        self.off(silent)
+        return self.cloud.wait(migration, status)
+
+    def off(self, host):
+        """A host loses its power: its guests and its agent are gone."""
+        self.world.host_crash(host)
+        self.cloud.kill_agent(host)
+        self.cloud.wait_down(host)
+
+    def back(self, host, reboot=True):
+        """A host comes back. reboot: with another boot id, as after a loss of power."""
+        self.world.host_up(host)
+        if reboot:
+            with self.cloud.database.engine.begin() as db:      # what it was before; the test's hosts are all this machine
+                for table in (tables.attestation, tables.service):
+                    db.execute(sa.update(table).where(table.c.host == host).values(host_boot_id='an-earlier-boot'))
+        self.cloud.start_agent(host)
+        self.cloud.wait_up(host)
+
+    def event(self, view, what):
+        """The one entry of that kind in a timeline."""
+        found = [e for e in view['events'] if e['what'] == what]
+        self.assertEqual(1, len(found), view['events'])
+        return found[0]
+
+
+class SourceOffTest(AttestationCase):
+
+    def test_who_said_it_is_recorded_with_what_was_known_of_the_host(self):
+        view = self.moving('alpha')
+        agent = self.api.host_show('alpha')
+        view = self.api.recover(view['id'], 'alpha')
+        entry = self.event(view, 'assert_dead')
+        self.assertEqual('tester', entry['user'])
+        self.assertIn(agent['process_id'], entry['reason'])
+        [said] = view['attestations']
+        self.assertEqual(('alpha', 'tester', agent['process_id'], agent['last_seen'], False),
+                         (said['host'], said['user'], said['process_id'], said['last_seen'], said['heard_since']))
+        self.assertTrue(said['host_boot_id'])
+
+    def test_the_guest_went_down_with_it(self):
+        """Given a source that is off in mid-copy, then the migration fails, the source owes its cleanup, and the destination is clean."""
+        view = self.moving('alpha')
+        self.api.recover(view['id'], 'alpha')
+        view = self.cloud.wait(view, 'failed')
+        self.assertIn('went down with its host', view['error'])
+        self.assertEqual([('alpha', 'rollback_live_migration_at_source')], [(d['host'], d['action']) for d in view['debts']])
+        guest = self.api.instance_show('web')
+        self.assertEqual(('alpha', 'unknown', ''), (guest['host'], guest['state'], guest['locked_by']))
+        self.assertEqual({'alpha': GuestState.OFF}, self.world.where(self.guest))
+        self.assertEqual([], self.world.files(self.guest, 'beta'))
+        self.assertEqual({'alpha': 0, 'beta': 0}, self.cloud.places())
+
+    def test_it_comes_back_rebooted(self):
+        view = self.moving('alpha')
+        self.api.recover(view['id'], 'alpha')
+        self.cloud.wait(view, 'failed')
+        self.back('alpha')
+        self.cloud.wait_debts(0)
+        self.wait_for(lambda: self.api.instance_show('web')['state'] == 'stopped', 'the guest to be known as stopped')
+        self.cloud.wait(self.api.instance_start('web'), 'completed')
+        self.cloud.assert_clean(self.guest, 'alpha')
+
+    def test_an_abort_does_not_make_it_look_as_if_nothing_had_happened(self):
+        migration = self.api.live_migrate('web', 'beta')
+        self.cloud.wait_job(self.guest)
+        self.cloud.broker.cut('alpha')
+        self.api.abort(migration['id'])
+        self.world.host_crash('alpha')
+        view = self.cloud.wait(migration, 'needs_operator')
+        self.cloud.wait_down('alpha')
+        self.api.recover(view['id'], 'alpha')
+        self.assertIn('went down with its host', self.cloud.wait(view, 'failed')['error'])
+
+    def test_silence_of_the_other_host_still_counts_as_silence(self):
+        view = self.moving('alpha')
+        self.off('beta')
+        self.api.recover(view['id'], 'alpha')
+        view = self.api.recover(view['id'])
+        self.assertEqual('needs_operator', view['status'])
+        self.assertEqual(view['id'], self.api.instance_show('web')['locked_by'])
+        self.api.recover(view['id'], 'beta')        # both are off: where the guest is, nobody can tell
+        self.assertEqual('needs_operator', self.api.show(view['id'])['status'])
+        self.back('beta')
+        self.cloud.wait(view, 'failed')
+
+    def test_a_guest_paused_at_the_destination_by_the_hand_over_is_left_alone(self):
+        """Given a source that is off and a destination that has the guest but never let it run, then nothing is removed or resumed."""
+        migration = self.api.live_migrate('web', 'beta')
+        self.cloud.wait_job(self.guest)
+        self.cloud.broker.cut('beta')
+        self.off('alpha')
+        self.world.add_guest('beta', uuid=self.guest, name='web', memory_mib=64)
+        self.world.set_state('beta', self.guest, GuestState.PAUSED, PauseReason.MIGRATION)
+        self.cloud.broker.mend('beta')
+        view = self.cloud.wait(migration, 'needs_operator')
+        self.api.recover(view['id'], 'alpha')
+        view = self.api.recover(view['id'])
+        self.assertEqual('needs_operator', view['status'])
+        self.assertIn('cannot be told', view['reason'])
+        self.assertEqual(GuestState.PAUSED, self.world.where(self.guest)['beta'])
+        self.world.set_state('beta', self.guest, GuestState.RUNNING)       # the operator lets it run
+        self.cloud.wait(view, 'completed')
+
+
+class SourceOffAfterTheSwitchTest(AttestationCase):
+
+    def arrived(self):
+        """Given a source that falls silent as the guest arrives, paused by a user: so that it needs to be heard."""
+        migration = self.api.live_migrate('web', 'beta')
+        self.cloud.wait_job(self.guest)
+        self.cloud.broker.cut('alpha')
+        self.world.finish_job(self.guest)
+        self.wait_for(lambda: self.world.where(self.guest).get('beta') == GuestState.RUNNING, 'the guest at beta')
+        self.world.set_state('beta', self.guest, GuestState.PAUSED, PauseReason.USER)
+        view = self.cloud.wait(migration, 'needs_operator')
+        self.cloud.wait_down('alpha')
+        return view
+
+    def test_the_location_is_committed_and_the_source_owes(self):
+        view = self.arrived()
+        self.api.recover(view['id'], 'alpha')
+        view = self.cloud.wait(view, 'completed')
+        self.assertEqual([('alpha', 'post_live_migration_at_source')], [(d['host'], d['action']) for d in view['debts']])
+        self.assertEqual(('beta', 'paused'), tuple(self.api.instance_show('web')[k] for k in ('host', 'state')))
+        self.cloud.broker.mend('alpha')
+        self.cloud.wait_debts(0)
+        self.assertEqual([], self.world.leftovers(self.guest))
+
+    def test_a_second_copy_that_runs_is_never_destroyed(self):
+        """Given a source that was not off and runs the guest, then its debt is refused for good, and nothing is done to the guest."""
+        view = self.arrived()
+        self.api.recover(view['id'], 'alpha')
+        self.cloud.wait(view, 'completed')
+        self.world.add_guest('alpha', uuid=self.guest, name='web', disks=(), memory_mib=64)
+        self.cloud.broker.mend('alpha')
+        [owed] = self.wait_for(lambda: [d for d in self.cloud.debts() if d.refused], 'the debt to be refused')
+        self.assertIn('running at alpha', owed.reason)
+        self.assertEqual(GuestState.RUNNING, self.world.where(self.guest)['alpha'])
+        self.assertTrue(self.api.show(view['id'])['needs_attention'])
+        for ask in (lambda: self.api.instance_stop('web'), lambda: self.api.live_migrate('web', 'alpha'),
+                    lambda: self.api.instance_start('web')):
+            self.assertRaises(exceptions.DebtOutstanding, ask)
+
+
+class DestinationOffTest(AttestationCase):
+
+    options = {**HASTY, 'conductor__host_lost_after': 60.0}       # it is never given up by itself
+
+    def test_the_guest_goes_on_at_the_source_and_the_destination_owes(self):
+        self.world.inject('beta', 'pre_live_migration', 'hang')
+        migration = self.api.live_migrate('web', 'beta')
+        self.wait_for(lambda: self.cloud.agents['beta'].operations.running('pre_live_migration'), 'the step to begin')
+        self.off('beta')
+        self.world.release()
+        self.api.recover(migration['id'], 'beta')
+        view = self.cloud.wait(migration, 'failed')
+        self.assertEqual([('beta', 'rollback_live_migration_at_destination')], [(d['host'], d['action']) for d in view['debts']])
+        self.cloud.assert_clean(self.guest, 'alpha')
+        self.back('beta')
+        self.cloud.wait_debts(0)
+        self.assertEqual([], self.world.leftovers(self.guest))
+
+    def test_a_guest_that_may_have_run_there_is_not_resumed(self):
+        """Given a source paused by the hand-over and a destination that is off, then the source is not resumed until it is known."""
+        migration = self.api.live_migrate('web', 'beta')
+        self.cloud.wait_job(self.guest)
+        self.cloud.broker.cut('alpha')
+        self.world.fail_job(self.guest, leave_paused=True)
+        self.off('beta')
+        self.cloud.broker.mend('alpha')
+        self.cloud.wait_up('alpha')
+        self.wait_for(lambda: 'destination: unreachable' in self.api.recover(migration['id'])['reason'], 'both to be asked')
+        self.api.recover(migration['id'], 'beta')
+        view = self.cloud.wait(migration, 'needs_operator')
+        self.assertIn('cannot be told', view['reason'])
+        self.assertEqual({'alpha': GuestState.PAUSED}, self.world.where(self.guest))
+        self.back('beta')           # it says that it does not have the guest
+        self.cloud.wait(view, 'failed')
+        self.cloud.assert_clean(self.guest, 'alpha')
+
+
+class RefusalTest(AttestationCase):
+
+    def test_recover_alone_looks_now_and_records_who_asked(self):
+        migration = self.api.live_migrate('web', 'beta')
+        self.cloud.wait_job(self.guest)
+        view = self.api.recover(migration['id'])
+        self.assertEqual(('tester', 'running'), (self.event(view, 'recover')['user'], view['status']))
+        self.world.finish_job(self.guest)
+        self.cloud.wait(migration, 'completed')
+        self.cloud.assert_clean(self.guest, 'beta')
+
+    def refused(self, kind, migration_id, host=None):
+        before = self.cloud.dump('migration')       # its progress goes on by itself
+        error = self.assertRaises(kind, self.api.recover, migration_id, host)
+        self.assertEqual(before, self.cloud.dump('migration'))
+        return str(error)
+
+    def test_a_host_that_is_heard_of_is_not_off(self):
+        migration = self.api.live_migrate('web', 'beta')
+        self.cloud.wait_job(self.guest)
+        self.assertIn('beta is not off', self.refused(exceptions.HostUp, migration['id'], 'beta'))
+        self.assertIn('does not concern gamma', self.refused(exceptions.NotPossible, migration['id'], 'gamma'))
+        self.assertRaises(exceptions.InvalidRequest, self.api.recover, migration['id'], 'no host/')
+        self.assertRaises(exceptions.MigrationNotFound, self.api.recover, self.guest)
+
+    def test_a_migration_that_has_ended(self):
+        migration = self.cloud.wait(self.api.list({'instance': 'web'})[0], 'completed')
+        self.assertIn('has ended already', self.refused(exceptions.TooLate, migration['id']))
+
+    def test_evidence_wins_over_the_attestation(self):
+        """Given a source that was attested to be off and is heard of before anything is decided, then later it is silent, not off."""
+        view = self.moving_cut()
+        self.off('beta')                             # so that the attestation alone decides nothing
+        self.api.recover(view['id'], 'alpha')
+        self.world.host_down('alpha')                # its agent lives, and cannot tell where the guest is
+        self.cloud.broker.mend('alpha')
+        self.wait_for(lambda: self.api.show(view['id'])['attestations'][0]['heard_since'], 'alpha to be heard')
+        self.cloud.broker.cut('alpha')
+        self.world.host_up('alpha')
+        self.cloud.wait_down('alpha')
+        self.back('beta')
+        view = self.api.recover(view['id'])
+        self.assertEqual('needs_operator', view['status'])
+        self.assertIn('source: unreachable', view['reason'])
+        self.cloud.broker.mend('alpha')
+        self.cloud.wait(view, 'failed')
+        self.cloud.assert_clean(self.guest, 'alpha')
+
+    def moving_cut(self):
+        """Given a migration whose source does not answer, though it works."""
+        migration = self.api.live_migrate('web', 'beta')
+        self.cloud.wait_job(self.guest)
+        self.cloud.broker.cut('alpha')
+        view = self.cloud.wait(migration, 'needs_operator')
+        self.cloud.wait_down('alpha')
+        return view
