@@ -276,6 +276,7 @@ class Host(Place):
             self.boot()
             return
         self.heal()
+        self._drop_husks()
         libvirtd = self.libvirtd_pid
         running = [pid for pid in self.processes() if pid != libvirtd]
         for pid in running:
@@ -289,6 +290,14 @@ class Host(Place):
         self._wipe()
         if self.domains():
             raise LabError(f'{self.name} still has guests after the reset')
+
+    def _drop_husks(self):
+        """Remove what libvirtd keeps of guests whose emulator it was starting when it was killed: it itself never can."""
+        notes = [path for path in (self.runtime / 'qemu').glob('*.xml*') if "pid='0'" in path.read_text(errors='replace')]
+        if notes:
+            self.kill_libvirtd()
+            for path in notes:
+                path.unlink(missing_ok=True)
 
     def _forget(self, domain):
         """Remove a guest from libvirtd: it may go by itself meanwhile, when its process was killed or it was never defined."""

@@ -80,6 +80,16 @@ def parse(xml):
 
 # --- reading ---
 
+def status(text):
+    """Read libvirtd's own note of an active guest, as bytes; gives (uuid, id, process id), ('', 0, -1) if it is none."""
+    try:
+        root = etree.fromstring(text, _PARSER)
+        domain = root.find('domain')
+        return domain.findtext('uuid', ''), int(domain.get('id', 0)), int(root.get('pid', -1))
+    except (etree.XMLSyntaxError, ValueError, AttributeError):
+        return '', 0, -1
+
+
 def describe(xml):
     """Read a domain's XML, live or inactive, into a Description."""
     root = parse(xml)

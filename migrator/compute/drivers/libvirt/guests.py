@@ -6,7 +6,7 @@ import os
 import libvirt
 
 from migrator import exceptions
-from migrator.compute.drivers.libvirt import capabilities, disk_format, domain_xml, domains
+from migrator.compute.drivers.libvirt import capabilities, disk_format, domain_xml, domains, husks
 from migrator.compute.drivers.libvirt.markers import CREATED
 from migrator.compute.drivers.libvirt.storage import check_uuid
 from migrator.states import GuestState
@@ -110,6 +110,7 @@ class Guests:
     def start(self, connection, uuid):
         """See ComputeDriver.start_instance."""
         domain = domains.get(connection, check_uuid(uuid))
+        husks.refuse(domain, self._storage.host)
         if self._observer.state(domain, uuid)[0] == GuestState.INCOMING:
             raise exceptions.PreconditionFailed('the guest is being received by a migration')
         if not domain.isActive():
@@ -123,6 +124,7 @@ class Guests:
     def stop(self, connection, uuid, timeout):
         """See ComputeDriver.stop_instance."""
         domain = domains.get(connection, check_uuid(uuid))
+        husks.refuse(domain, self._storage.host)
         state, _ = self._observer.state(domain, uuid)
         if state == GuestState.OFF:
             return {'cut': False}

@@ -8,7 +8,7 @@ import contextlib
 import libvirt
 
 from migrator import concurrency, exceptions
-from migrator.compute.drivers.libvirt import domain_xml, domains, observe
+from migrator.compute.drivers.libvirt import domain_xml, domains, husks, observe
 from migrator.compute.drivers.libvirt.connection import has_code, in_words
 from migrator.compute.drivers.libvirt.storage import check_uuid
 from migrator.states import GuestState, PauseReason
@@ -202,9 +202,12 @@ class Migration:
             if not self._is_incoming(domain, plan):
                 state = self._observer.state(domain, uuid)[0]
                 raise exceptions.PreconditionFailed(f'the guest is {state.value} here and may have run, so nothing of it is removed')
+            husks.refuse(domain, self._storage.host)
             # The definition first: without it nothing of the guest is left once its emulator has gone.
             domains.undefine(domain)
             domains.destroy(domain)
+        if domain is None:
+            husks.forget(uuid)
         return {'left': self._folders.discard_migration(plan)}
 
 

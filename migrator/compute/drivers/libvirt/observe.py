@@ -7,7 +7,7 @@ import os
 
 import libvirt
 
-from migrator.compute.drivers.libvirt import capabilities, disk_format, domain_xml, domains, markers
+from migrator.compute.drivers.libvirt import capabilities, disk_format, domain_xml, domains, husks, markers
 from migrator.exceptions import DriverError
 from migrator.rpc import facts
 from migrator.states import GuestState, PauseReason
@@ -108,11 +108,13 @@ class Observer:
             # The job first: one that ends in between is then reported with a state from after its end, never the other way round.
             direction = domains.job(domain)[0]
             state, reason = self.state(domain, uuid)
+            # The job that libvirtd has of a husk is nobody's and never ends.
+            job_active = direction in (domains.IN, domains.OUT) and not husks.note_of(domain)
         except libvirt.libvirtError as error:
             if domains.vanished(error):
                 return facts.Location(GuestState.ABSENT)
             raise
-        return facts.Location(state, reason, job_active=direction in (domains.IN, domains.OUT), persistent=persistent)
+        return facts.Location(state, reason, job_active=job_active, persistent=persistent)
 
     @staticmethod
     def progress(connection, uuid):

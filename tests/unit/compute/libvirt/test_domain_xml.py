@@ -160,3 +160,16 @@ class RewriteTest(testtools.TestCase):
     def canonical(root):
         """Text that is the same for the same XML, namespaces and their prefixes included."""
         return etree.tostring(root, method='c14n')
+
+
+class StatusTest(testtools.TestCase):
+    """libvirtd's own notes of active guests."""
+
+    def test_a_note_names_the_guest_its_number_and_its_process(self):
+        note = (b"<!-- made by libvirt --><domstatus state='paused' reason='starting up' pid='0'><job async='migration in'/>"
+                b"<domain type='qemu' id='3'><name>web</name><uuid>u-1</uuid></domain></domstatus>")
+        self.assertEqual(('u-1', 3, 0), domain_xml.status(note))
+
+    def test_anything_else_is_no_note(self):
+        for text in (b'', b'<domstatus', b"<domstatus pid='x'><domain id='1'/></domstatus>", b"<domain id='1'/>"):
+            self.assertEqual(('', 0, -1), domain_xml.status(text), text)
