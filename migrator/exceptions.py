@@ -101,6 +101,14 @@ class TooLate(Conflict):
     """The migration passed its point of no return, or has ended."""
 
 
+class WrongHost(Conflict):
+    """A report does not come from the host that the operation was sent to."""
+
+
+class SeenElsewhere(Conflict):
+    """A host tells of the instance that is not the one where the catalogue has it."""
+
+
 class NotPossible(Conflict):
     """What was asked makes no sense in the migration's present state."""
 

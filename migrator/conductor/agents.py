@@ -30,6 +30,7 @@ class Reply:
     result: dict = dataclasses.field(default_factory=dict)
     error: str = ''
     plan: dict = dataclasses.field(default_factory=dict)
+    host: str = ''                                    # who reported of its own accord; '' for an answer to a question
 
 
 def finished(report):
@@ -37,6 +38,12 @@ def finished(report):
     kind = getattr(exceptions, report.error_type, None)
     untouched = isinstance(kind, type) and issubclass(kind, exceptions.PreconditionFailed)      # by the contract of the drivers
     return Reply(stimulus.Finished(report.state, report.error, untouched), report.op_id, report.result, report.error)
+
+
+def check_reporter(host, expected, op_id):
+    """Raise WrongHost unless the report of an operation comes from the host that it was sent to."""
+    if host != expected:
+        raise exceptions.WrongHost(f'{op_id} was sent to {expected}, a report of it from {host} is not believed')
 
 
 def host_of(row, role):

@@ -13,7 +13,7 @@ from oslo_log import log
 
 from migrator import concurrency, exceptions
 from migrator.conductor import stimulus
-from migrator.conductor.agents import Reply, arguments_of, finished, host_of, place_of
+from migrator.conductor.agents import Reply, arguments_of, check_reporter, finished, host_of, place_of
 from migrator.conductor.cursor import Kind, Phase
 from migrator.conductor.db import attestations, catalogue, debts, hosts, ledger
 from migrator.conductor.decide import next_action
@@ -144,6 +144,8 @@ class Engine:
         record = record or ledger.load(tx, migration_id)
         at = self.clock()       # after the reading: time that is reckoned from here on is never ahead of the database's
         row = record.row
+        if reply.host:
+            check_reporter(reply.host, reporter_of(row, reply.op_id), reply.op_id)
         if stale(record, reply):
             return None
         action = next_action(WORKFLOWS[row.kind], record.cursor, reply.event, record.now, record.policy)
@@ -257,8 +259,19 @@ class Engine:
     # --- what agents report ---
 
     def operation_finished(self, report):
-        """Store an agent's report; a doubled or late one changes nothing. Returns the Transition to go on with, or None."""
-        return self.take(report.migration_id, finished(report))
+        """Store an agent's report; a doubled or late one changes nothing. Returns the Transition to go on with, or None.
+
+        Raises WrongHost for a report of a host that the operation was not sent to.
+        """
+        return self.take(report.migration_id, dataclasses.replace(finished(report), host=report.host))
+
+
+def reporter_of(row, op_id):
+    """Name the host that an operation of a workflow is sent to. Raises InvalidRequest if the workflow has no such step."""
+    try:
+        return place_of(row, op_id.split('/')[1])[0]
+    except KeyError as error:
+        raise exceptions.InvalidRequest(f'{op_id} is no operation of a {row.kind}') from error
 
 
 def stale(record, reply):

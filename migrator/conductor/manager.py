@@ -10,8 +10,9 @@ from migrator.conductor.agents import Reply, plan_of
 from migrator.conductor.compatible import compatible
 from migrator.conductor.db import catalogue, hosts, views
 from migrator.conductor.requests import guest_of
+from migrator.conductor.workflows import WORKFLOWS
 from migrator.rpc import contract, facts, server
-from migrator.states import Status
+from migrator.states import InstanceState, Status
 
 LOG = log.getLogger(__name__)
 
@@ -66,8 +67,8 @@ class UserEndpoint:
     def list(self, context, filters, limit, marker):
         """Migrations, newest first."""
         filters = checked_filters(filters, ('instance', 'host', 'status', 'kind', 'needs_attention'))
-        if filters.get('status') and filters['status'] not in list(Status):
-            raise exceptions.InvalidRequest(f'status must be one of {", ".join(Status)}')
+        one_of(filters, 'status', Status)
+        one_of(filters, 'kind', WORKFLOWS)
         limit, marker = page(limit, marker)
         return self.database.run(lambda tx: views.list_migrations(tx, filters, limit, marker))
 
@@ -137,6 +138,7 @@ class UserEndpoint:
     def instances(self, context, filters, limit, marker):
         """Guests, by name."""
         filters = checked_filters(filters, ('host', 'state'))
+        one_of(filters, 'state', InstanceState)
         limit, marker = page(limit, marker)
         return self.database.run(lambda tx: [views.instance_view(r) for r in catalogue.listing(
             tx, filters.get('host'), filters.get('state'), limit, marker)])
@@ -150,6 +152,7 @@ class UserEndpoint:
     @server.exposed(contract.CONDUCTOR)
     def instance_create(self, context, host, spec, request_id, start):
         """Make a guest on a host and, unless start is false, start it."""
+        facts.check_names(facts.InstanceSpec, spec, 'spec')
         spec = facts.from_wire(facts.InstanceSpec, spec, 'spec')
         return self._accepted(context, self.requests.instance_create(
             context, host_name(host), spec, request_key(request_id), flag(start, 'start')))
@@ -267,6 +270,12 @@ def checked_filters(filters, allowed):
         if value is not None:
             flag(value, name) if name == 'needs_attention' else text(value, name)
     return {k: v for k, v in filters.items() if v}
+
+
+def one_of(filters, name, words):
+    """Check that a filter is one of the words that there are: any other would find nothing, which reads like an answer."""
+    if name in filters and filters[name] not in list(words):
+        raise exceptions.InvalidRequest(f'{name} must be one of {", ".join(words)}')
 
 
 def page(limit, marker):

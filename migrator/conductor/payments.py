@@ -5,7 +5,7 @@ as it acts, as always. What no agent can know is checked here: a guest that the 
 """
 from oslo_log import log
 
-from migrator.conductor.agents import finished
+from migrator.conductor.agents import check_reporter, finished
 from migrator.conductor.db import debts
 from migrator.conductor.workflows import WORKFLOWS
 from migrator.rpc import context as rpc_context
@@ -47,10 +47,13 @@ class Payments:
         return None
 
     def finished(self, report):
-        """Take an agent's report. True if it was about a debt."""
+        """Take an agent's report. True if it was about a debt. Raises WrongHost if another host owes it."""
         owner, _action, attempt = report.op_id.split('/')
         if owner == report.migration_id:
             return False
+        known = self.database.run(lambda tx: debts.get(tx, owner))
+        if known is not None:
+            check_reporter(report.host, known.host, report.op_id)
         reply = finished(report)
         self._settle(owner, int(attempt), report.state, reply.error, report.process_id, reply.event.untouched)
         return True

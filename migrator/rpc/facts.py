@@ -17,6 +17,8 @@ UUID = re.compile(r'[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z')
 HOST = re.compile(r'[A-Za-z0-9]([A-Za-z0-9._-]{0,62}[A-Za-z0-9])?\Z')
 NAME = re.compile(r'[A-Za-z0-9]([A-Za-z0-9._ -]{0,126}[A-Za-z0-9._-])?\Z')
 TARGET = re.compile(r'[a-z]{2,8}[0-9]{0,3}\Z')
+PROCESS = re.compile(r'[\x21-\x7e]{0,36}\Z')
+VERSION = re.compile(r'[0-9.]{0,16}\Z')
 OP_ID = re.compile(r'[0-9a-f-]{36}/[a-z0-9_]{1,64}/[0-9]{1,6}\Z')
 PATH = re.compile(r'(?!.*/\.\.?(?:/|\Z))(?!.*//)/[^\x00-\x1f]{1,1023}\Z')
 OPTIONAL_PATH = re.compile(rf'\Z|{PATH.pattern}')
@@ -26,6 +28,10 @@ CMDLINE = re.compile(r'[^\x00-\x1f]{0,2047}\Z')
 MAX_BYTES = 2 ** 60
 #: What any whole number must fit into: a database's and JSON readers' 64 bits.
 MAX_INT = 2 ** 63 - 1
+#: Largest clock that is believed, in seconds: reckoning with it stays exact and fits a database.
+MAX_CLOCK = 2.0 ** 40
+#: How many migrations one heartbeat may tell of.
+MAX_PROGRESS = 1000
 #: How deep the free-form objects (results, progress, storage) may nest.
 MAX_DEPTH = 16
 
@@ -60,7 +66,7 @@ class Guest:
     uuid: str = _field(UUID)
     name: str = ''
     state: GuestState = GuestState.OFF
-    memory_mib: int = _field(None, 0, 2 ** 40, default=0)
+    memory_mib: int = _field(None, 0, 2 ** 31 - 1, default=0)
     vcpus: int = _field(None, 0, 4096, default=0)
     disks: tuple[Disk, ...] = ()
     managed: bool = False                             # made by `instance create`, not found
@@ -231,8 +237,8 @@ class Report:
     op_id: str = _field(OP_ID)
     migration_id: str = _field(UUID)
     host: str = _field(HOST)
-    process_id: str = ''
-    host_boot_id: str = ''
+    process_id: str = _field(PROCESS, default='')
+    host_boot_id: str = _field(PROCESS, default='')
     state: OperationState = OperationState.UNKNOWN
     result: dict = dataclasses.field(default_factory=dict)
     error_type: str = ''
@@ -244,18 +250,28 @@ class Heartbeat:
     """One message per agent and interval. `sequence` counts up from 1 within a process; a gap makes the conductor ask for all."""
 
     host: str = _field(HOST)
-    process_id: str = ''
-    host_boot_id: str = ''
+    process_id: str = _field(PROCESS, default='')
+    host_boot_id: str = _field(PROCESS, default='')
     sequence: int = _field(None, 0, 2 ** 62, default=0)
-    monotonic: float = 0.0                            # the agent's clock when it was sent
-    rpc_version: str = ''
+    monotonic: float = _field(None, 0.0, MAX_CLOCK, default=0.0)  # the agent's clock when it was sent
+    rpc_version: str = _field(VERSION, default='')
     draining: bool = False
     facts: Host = dataclasses.field(default_factory=Host)
-    looked: float = 0.0                               # the agent's clock when it began to look at the guests
+    looked: float = _field(None, 0.0, MAX_CLOCK, default=0.0)     # the agent's clock when it began to look at the guests
     full: bool = False                                # `guests` is everything; else only what changed, and `gone` what left
     guests: tuple[Guest, ...] = ()
     gone: tuple[str, ...] = ()
     progress: dict = dataclasses.field(default_factory=dict)      # migration id -> Job as a dict
+
+    def verify(self):
+        """What is stored by name or asked for in numbers has its bounds; raises InvalidRequest."""
+        if len(self.progress) > MAX_PROGRESS:
+            raise exceptions.InvalidRequest(f'heartbeat.progress has {len(self.progress)} entries, the limit is {MAX_PROGRESS}')
+        for name in (*self.progress, *self.gone):
+            if not UUID.match(name):
+                raise exceptions.InvalidRequest(f'heartbeat: {name!r:.80} is no uuid')
+        for migration, job in self.progress.items():
+            from_wire(Job, job, f'heartbeat.progress[{migration}]')
 
 
 def to_wire(value):
@@ -295,6 +311,25 @@ def from_wire(cls, data, where=''):
     if hasattr(value, 'verify'):
         value.verify()
     return value
+
+
+def check_names(cls, data, where):
+    """Check that `data` has no key that `cls` lacks, nor have its parts. For what users write, where an unknown key is a slip of theirs.
+
+    Raises InvalidRequest that names the keys. What else may be wrong is left to from_wire.
+    """
+    if not isinstance(data, dict):
+        return
+    hints = _hints(cls)
+    unknown = [repr(key)[:60] for key in data if key not in hints]
+    if unknown:
+        raise exceptions.InvalidRequest(f'{where} has no {", ".join(unknown)[:200]}; it may have {", ".join(hints)}')
+    for key, value in data.items():
+        if isinstance(hints[key], types.GenericAlias) and isinstance(value, (list, tuple)):
+            inner = typing.get_args(hints[key])[0]
+            for number, item in enumerate(value):
+                if dataclasses.is_dataclass(inner):
+                    check_names(inner, item, f'{where}.{key}[{number}]')
 
 
 def _distinct(disks):

@@ -41,6 +41,9 @@ def valid(cls):
     if cls in (facts.Plan, facts.InstanceSpec):
         disk = valid(facts.Disk if cls is facts.Plan else facts.NewDisk)
         fields['disks'] = st.lists(disk, max_size=3, unique_by=lambda d: d.target).map(tuple)
+    if cls is facts.Heartbeat:
+        fields['gone'] = st.lists(UUID, max_size=3).map(tuple)
+        fields['progress'] = st.dictionaries(UUID, valid(facts.Job).map(facts.to_wire), max_size=2)
     values = st.builds(cls, **fields)
     return values.flatmap(_with_copies) if cls is facts.Plan else values
 
@@ -58,7 +61,8 @@ def _field(field, hint):
     if field.metadata.get('pattern') in PATTERNS:
         return PATTERNS[field.metadata['pattern']]
     if field.metadata.get('low') is not None:
-        return st.integers(field.metadata['low'], field.metadata['high'])
+        numbers = st.floats if hint is float else st.integers
+        return numbers(field.metadata['low'], field.metadata['high'])
     if field.metadata.get('pattern') is not None:  # a text that may be empty: one that is always fits
         return st.just(field.default)
     return _plain(hint)

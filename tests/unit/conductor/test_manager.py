@@ -5,7 +5,7 @@ import oslo_messaging
 
 from migrator import exceptions
 from migrator.rpc import context as rpc_context
-from migrator.rpc import contract, errors
+from migrator.rpc import contract, errors, facts
 from migrator.rpc.transport import Client
 from tests import base
 from tests.simulated import Cloud
@@ -156,7 +156,8 @@ class MigrationTest(ManagerTestCase):
         self.refused(exceptions.NotPossible, 'is completed, not running', self.api.force_complete, done['id'])
 
     def test_list(self):
-        for filters in ([], 'x', {'colour': 'red'}, {'host': 7}, {'needs_attention': 'yes'}, {'status': 'odd'}):
+        for filters in ([], 'x', {'colour': 'red'}, {'host': 7}, {'needs_attention': 'yes'}, {'status': 'odd'}, {'kind': 'odd'},
+                        {'kind': 'migration'}):
             self.refused(exceptions.InvalidRequest, '', self.api.list, filters or [1])
         for limit in (0, -1, 1001, 'all', True, 2.5):
             self.refused(exceptions.InvalidRequest, 'limit', self.api.list, limit=limit)
@@ -207,7 +208,8 @@ class InstanceTest(ManagerTestCase):
     def test_a_bad_spec(self):
         for change in ({'uuid': 'x'}, {'uuid': None}, {'name': ''}, {'name': '../x'}, {'memory_mib': 1}, {'memory_mib': '64'},
                        {'memory_mib': 64.5}, {'vcpus': 0}, {'disks': 'vda'}, {'disks': [{}]}, {'disks': [{'target': 'vda', 'size': -1}]},
-                       {'disks': [{'target': '/dev/vda', 'size': 1}]}, {'disks': [None]}):
+                       {'disks': [{'target': '/dev/vda', 'size': 1}]}, {'disks': [None]},
+                       {'colour': 'red'}, {'vcpu': 2}, {'disks': [{'target': 'vda', 'size': 1, 'bus': 'scsi'}]}):
             self.refused(exceptions.InvalidRequest, 'spec', self.api.instance_create, 'alpha', {**self.spec, **change})
         for spec in (None, [], 'web', 5):
             self.refused(exceptions.InvalidRequest, 'spec', self.api.instance_create, 'alpha', spec)
@@ -236,6 +238,16 @@ class InstanceTest(ManagerTestCase):
         self.cloud.create('web', 'alpha')
         for timeout in (-1, 3601, 'soon', 1.5, True, None):
             self.refused(exceptions.InvalidRequest, 'timeout', self.api.instance_stop, 'web', timeout=timeout)
+
+    def test_a_state_that_there_is_not(self):
+        for state in ('off', 'RUNNING', 'odd', 5):
+            self.refused(exceptions.InvalidRequest, 'state', self.api.instances, {'state': state})
+
+    def test_a_slip_in_a_spec_is_named(self):
+        self.refused(exceptions.InvalidRequest, "spec has no 'memory'; it may have uuid, name, memory_mib", self.api.instance_create,
+                     'alpha', {**self.spec, 'memory': 64})
+        self.refused(exceptions.InvalidRequest, "spec.disks[1] has no 'bus'", self.api.instance_create, 'alpha',
+                     {**self.spec, 'disks': [{'target': 'vda', 'size': 1}, {'target': 'vdb', 'size': 1, 'bus': 'scsi'}]})
 
     def test_start_of_one_that_its_host_does_not_know(self):
         guest = self.cloud.world.add_guest('alpha', name='web')
@@ -287,8 +299,18 @@ class WireTest(ManagerTestCase):
         for report in (None, [], {}, {'op_id': 'x', 'migration_id': NOBODY, 'host': 'alpha'},
                        {'op_id': f'{NOBODY}/live_migration/1', 'migration_id': NOBODY, 'host': 'alpha', 'state': 'odd'}):
             self.refused(exceptions.InvalidRequest, 'report', self.call, 'operation_finished', namespace='agent', report=report)
-        for heartbeat in (None, {}, {'host': ''}, {'host': 'alpha', 'sequence': -1}, {'host': 'alpha', 'guests': [{}]}):
+        for heartbeat in (None, {}, {'host': ''}, {'host': 'alpha', 'sequence': -1}, {'host': 'alpha', 'guests': [{}]},
+                          *self.odd_heartbeats()):
             self.refused(exceptions.InvalidRequest, 'heartbeat', self.call, 'heartbeat', namespace='agent', heartbeat=heartbeat)
+
+    def odd_heartbeats(self):
+        """Heartbeats of alpha, each with one thing that cannot be."""
+        wrong = ({'monotonic': 1.7e308}, {'monotonic': -1.0}, {'monotonic': 2 ** 62}, {'looked': 1.7e308}, {'process_id': 'x' * 37},
+                 {'process_id': 'a b'}, {'host_boot_id': 'x' * 100}, {'rpc_version': '1' * 65}, {'gone': ['x']}, {'gone': ['x' * 500]},
+                 {'progress': {'x' * 37: {}}}, {'progress': {NOBODY: []}}, {'progress': {NOBODY: {'iteration': 2 ** 63}}},
+                 {'progress': {str(uuid.uuid4()): {} for _ in range(facts.MAX_PROGRESS + 1)}},
+                 {'guests': [{'uuid': NOBODY, 'memory_mib': 2 ** 31}]})
+        return [{'host': 'alpha', 'process_id': 'p', 'sequence': 2 ** 40, 'full': True, **change} for change in wrong]
 
     def test_a_report_of_an_unknown_migration(self):
         report = {'op_id': f'{NOBODY}/live_migration/1', 'migration_id': NOBODY, 'host': 'alpha', 'state': 'succeeded'}

@@ -84,6 +84,37 @@ class UnknownGuestTest(CloudTestCase):
 
 class ReportTest(CloudTestCase):
 
+    def refused(self, error, report):
+        """Assert that a report is refused and changes nothing."""
+        agent = AgentToConductorAPI(self.cloud.conf('beta'), self.cloud._connect('stranger', self.cloud.conf('stranger')))
+        before = self.cloud.dump()
+        self.assertRaises(error, agent.operation_finished, context.MigratorContext(overwrite=False), report)
+        self.assertEqual(before, self.cloud.dump())
+
+    def test_a_report_of_a_host_that_was_not_asked_is_refused(self):
+        """Given a running preparation at beta, when alpha reports its end, then that is refused and beta's own word counts."""
+        guest = self.cloud.create('web', 'alpha')
+        self.world.inject('beta', 'pre_live_migration', 'hang', times=-1)
+        migration = self.cloud.wait(self.api.live_migrate('web', 'beta'), 'preparing')
+        for host, step, error in (('alpha', 'pre_live_migration', exceptions.WrongHost), ('gamma', 'live_migration', exceptions.WrongHost),
+                                  ('beta', 'start_instance', exceptions.InvalidRequest)):
+            self.refused(error, facts.Report(op_id=f'{migration["id"]}/{step}/1', migration_id=migration['id'], host=host,
+                                             state=OperationState.FAILED, error='so there'))
+        self.world.release()
+        self.cloud.wait(migration, 'completed')
+        self.cloud.assert_clean(guest, 'beta')
+
+    def test_a_debt_is_not_paid_by_another_host(self):
+        """Given a cleanup that beta owes, when alpha reports it as done, then that is refused and beta still owes it."""
+        debt, migration = str(uuid.uuid4()), str(uuid.uuid4())
+        with self.cloud.database.engine.begin() as db:
+            db.execute(sa.insert(tables.debt).values(
+                id=debt, host='beta', instance_uuid=str(uuid.uuid4()), migration_id=migration, action='delete_instance',
+                arguments={}, reason='it was silent', attempt=1, next_wakeup=2 ** 50, created_at=1))
+        self.refused(exceptions.WrongHost, facts.Report(op_id=f'{debt}/delete_instance/1', migration_id=migration, host='alpha',
+                                                        state=OperationState.SUCCEEDED))
+        self.assertEqual([debt], [d.id for d in self.cloud.debts()])
+
     def test_a_report_that_is_no_end_is_refused(self):
         """Given a running preparation, when a report says that it runs, then it is refused and the migration goes on."""
         guest = self.cloud.create('web', 'alpha')
@@ -91,8 +122,7 @@ class ReportTest(CloudTestCase):
         migration = self.cloud.wait(self.api.live_migrate('web', 'beta'), 'preparing')
         report = facts.Report(op_id=f'{migration["id"]}/pre_live_migration/1', migration_id=migration['id'], host='beta',
                               state=OperationState.RUNNING)
-        agent = AgentToConductorAPI(self.cloud.conf('beta'), self.cloud._connect('stranger', self.cloud.conf('stranger')))
-        self.assertRaises(exceptions.InvalidRequest, agent.operation_finished, context.MigratorContext(), report)
+        self.refused(exceptions.InvalidRequest, report)
         self.world.release()
         self.cloud.wait(migration, 'completed')
         self.cloud.assert_clean(guest, 'beta')
