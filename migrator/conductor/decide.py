@@ -254,8 +254,11 @@ def on_unknown(at: Situation, _event) -> Action:
     return Action(Kind.START, cursor, 'the agent has not got the operation; it is sent again', wake_in=at.policy.claim)
 
 
-def on_silent(at: Situation, event: stimulus.Silent) -> Action:
-    """No answer. Wait and ask again; after a long time, or if the host is off, go the way that needs no answer, if there is one."""
+def on_silent(at: Situation, event: stimulus.Silent, refused: str = '') -> Action:
+    """No answer. Wait and ask again; after a long time, or if the host is off, go the way that needs no answer, if there is one.
+
+    refused: why an agent that did answer takes no work, if it is that.
+    """
     cursor = at.cursor
     if cursor.phase is Phase.CALLING:
         error = f'{event.host or "a host"} did not answer the checks'
@@ -265,8 +268,9 @@ def on_silent(at: Situation, event: stimulus.Silent) -> Action:
     cursor = replace(cursor, silent_since=cursor.silent_since or at.now, failures=cursor.failures + 1)
     who = event.host or 'the host'
     if not event.dead and not at.lost(cursor):
-        return expire(at, Action(Kind.WAIT, cursor, f'{who} does not answer', wake_in=at.backoff(cursor.failures)))
-    said = f'{who} is attested to be off' if event.dead else f'{who} has not answered for {at.policy.lost_after:.0f} s'
+        return expire(at, Action(Kind.WAIT, cursor, refused or f'{who} does not answer', wake_in=at.backoff(cursor.failures)))
+    why = f'{refused} (for {at.policy.lost_after:.0f} s)' if refused else f'{who} has not answered for {at.policy.lost_after:.0f} s'
+    said = f'{who} is attested to be off' if event.dead else why
     if at.undoing:
         if at.step.undo.vital and not event.dead:
             cursor = replace(cursor, status=Status.NEEDS_OPERATOR)
@@ -282,8 +286,7 @@ def on_silent(at: Situation, event: stimulus.Silent) -> Action:
 
 def on_refused(at: Situation, event: stimulus.Refused) -> Action:
     """The agent answered but took nothing. It is asked again like one that is silent, and given up after as long."""
-    action = on_silent(at, stimulus.Silent())
-    return replace(action, reason=event.why) if action.kind is Kind.WAIT else action
+    return on_silent(at, stimulus.Silent(), event.why)
 
 
 def on_observed(at: Situation, event: stimulus.Observed) -> Action:

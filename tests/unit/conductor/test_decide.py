@@ -107,6 +107,13 @@ class TableTest(base.TestCase):
                 action = decide(position, event)
                 self.assertNotEqual('', action.reason.strip(), (position, event))
 
+    def test_what_refuses_for_too_long_is_given_up_with_its_own_words(self):
+        """Given an agent that says why it takes nothing, the operator reads that, and not that the host was silent."""
+        for position in ('preparing', 'running', 'finishing D', 'finishing S', 'undoing D', 'undoing S'):
+            action = decide(at(position, silent_since=NOW - 60_000), 'busy')
+            self.assertEqual(short(decide(position, 'lost'), POSITIONS[position]), short(action, POSITIONS[position]), position)
+            self.assertIn('beta has no room', action.reason, position)
+
     def test_whatever_waits_is_looked_at_again(self):
         for position in POSITIONS:
             for event in EVENTS:
