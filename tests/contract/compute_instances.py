@@ -102,6 +102,38 @@ class Scenarios(ComputeScenarios):
         self.assertEqual(before, self.picture(uuid))
         self.b.rollback_live_migration_at_destination(plan)
 
+    def given_carried(self):
+        """Create a guest on shared storage at a, and bring it to b past the drivers, where it runs; returns its uuid."""
+        uuid = self.given_stopped_guest(shared=True)
+        self.harness.carry(uuid)
+        self.assert_where(uuid, hands.AT_B)
+        return uuid
+
+    def test_delete_where_the_guest_is_not_spares_disks_that_another_host_uses(self):
+        """Given a guest that was moved by hand, when the host that made it is told to delete it, its disks stay under it."""
+        uuid = self.given_carried()
+        files = self.harness.files(self.b, uuid)
+        with contextlib.suppress(exceptions.PreconditionFailed):  # either answer is good: what counts is what is there afterwards
+            self.a.delete_instance(uuid)
+        self.assertEqual(files, self.harness.files(self.b, uuid))
+        self.assert_where(uuid, hands.AT_B)
+
+    def test_a_guest_that_was_moved_by_hand_is_deleted_with_its_disks(self):
+        uuid = self.given_carried()
+        self.b.stop_instance(uuid, 0)
+        self.b.delete_instance(uuid)
+        self.assert_where(uuid, hands.NOWHERE)
+        self.assertEqual(frozenset(), self.harness.files(self.b, uuid))
+
+    def test_a_guest_that_was_moved_by_hand_can_be_migrated_back(self):
+        uuid = self.given_carried()
+        self.assertEqual('', self.a.check_can_live_migrate_destination(hands.guest_of(self.b, uuid)).occupied)
+        self.move(self.b, self.a, uuid)
+        self.assert_where(uuid, hands.AT_A)
+        self.a.stop_instance(uuid, 0)
+        self.a.delete_instance(uuid)
+        self.assertEqual(frozenset(), self.harness.files(self.a, uuid))
+
     def test_a_guest_can_be_made_again_after_its_deletion(self):
         spec = self.harness.spec()
         self.a.create_instance(spec)

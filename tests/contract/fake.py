@@ -75,6 +75,9 @@ class FakeHarness(harness.ComputeHarness):
     def power_off(self, driver, instance_uuid):
         self.world.power_off(instance_uuid)
 
+    def carry(self, instance_uuid):
+        self.world.carry(instance_uuid, self.a.host, self.b.host)
+
     def close(self):
         self.a.stop()
         self.b.stop()

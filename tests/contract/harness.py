@@ -71,6 +71,10 @@ class ComputeHarness(abc.ABC):
         """Cut the guest's power, or let it power itself off, whether it migrates or not, past the driver."""
 
     @abc.abstractmethod
+    def carry(self, instance_uuid):
+        """Bring a guest that is off and on shared storage from a to b by hand, and start it there, all past the drivers."""
+
+    @abc.abstractmethod
     def close(self):
         """Remove guests, files and drivers."""
 

@@ -115,6 +115,16 @@ class LibvirtHarness(harness.ComputeHarness):
             host.wait_ready()
         processes.wait_until(lambda: instance_uuid not in destination.domains(), 20, 'end of the incoming guest')
 
+    def carry(self, instance_uuid):
+        here, there = self.hosts.values()
+        with tempfile.NamedTemporaryFile('w') as definition:
+            # The console's log goes where there is a directory for it.
+            definition.write(here.virsh('dumpxml', '--inactive', instance_uuid).replace(f'{self.lab.instances}/', f'{self.lab.shared}/'))
+            definition.flush()
+            there.virsh('define', definition.name)
+        here.virsh('undefine', instance_uuid)
+        there.virsh('start', instance_uuid)
+
     def close(self):
         for driver in (self.a, self.b):
             driver.close()

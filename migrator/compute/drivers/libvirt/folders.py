@@ -8,7 +8,7 @@ import os
 
 from migrator import exceptions
 from migrator.compute.drivers.libvirt import markers
-from migrator.compute.drivers.libvirt.storage import check_uuid, console_logs
+from migrator.compute.drivers.libvirt.storage import check_uuid, console_logs, disk_images
 
 
 class Folders:
@@ -23,6 +23,24 @@ class Folders:
         """List the guest's directories on this host that bear this host's CREATED marker."""
         found = [self._storage.guest_directory(d, uuid) for d in self._storage.directories]
         return [d for d in found if markers.read(os.path.join(d, markers.CREATED)) == self._storage.host]
+
+    def adopt(self, uuid, disks):
+        """Take charge of directories with disks of a guest that lives here, though their marker names another host: it was moved by hand.
+
+        disks: paths. The caller has seen the guest alive here and in no migration, which is the evidence.
+        """
+        for path in self._in_the_name_of_others(uuid):
+            if any(os.path.dirname(disk) == path for disk in disks):
+                markers.replace(os.path.join(path, markers.CREATED), self._storage.host)
+
+    def _in_the_name_of_others(self, uuid):
+        found = [self._storage.guest_directory(d, uuid) for d in self._storage.directories]
+        return [d for d in found if markers.read(os.path.join(d, markers.CREATED)) not in ('', self._storage.host)]
+
+    def of_others(self, uuid):
+        """Say in words which directories of the guest stay because another host is in charge of them."""
+        return [f'{path} stays: {markers.read(os.path.join(path, markers.CREATED))} is in charge of it'
+                for path in self._in_the_name_of_others(uuid)]
 
     def claim_for_creation(self, uuid, directories):
         """Make the guest's directory in each storage directory; DestinationNotEmpty if one is there that no creation made.
@@ -96,7 +114,10 @@ class Folders:
         shared = {d.directory for d in plan.disks if d.target not in plan.copy}
         own = self._storage.guest_directory(root, plan.instance_uuid)
         # For the console's log. Where the guest has no disk that would tell whether storage is shared, the marker names the source.
-        if root not in shared and markers.read(os.path.join(own, markers.CREATED)) != plan.source_host:
+        owner = markers.read(os.path.join(own, markers.CREATED))
+        # One of this host's that has no disk in it is what a move by hand left here: it serves again.
+        ready = owner == plan.source_host or (owner == self._storage.host and not disk_images(self._storage.own_files(own)))
+        if root not in shared and not ready:
             directories.append(own)
         return list(dict.fromkeys(directories)), loose
 

@@ -9,7 +9,7 @@ from migrator import exceptions
 from migrator.compute.drivers.libvirt import capabilities, disk_format, domain_xml, domains, husks
 from migrator.compute.drivers.libvirt.markers import CREATED
 from migrator.compute.drivers.libvirt.storage import check_uuid
-from migrator.states import GuestState
+from migrator.states import GuestState, PauseReason
 
 _SECTOR = 512
 
@@ -119,7 +119,14 @@ class Guests:
             except libvirt.libvirtError:
                 if not domain.isActive():  # else someone was faster
                     raise
+        self._adopt(domain, uuid)
         return {}
+
+    def _adopt(self, domain, uuid):
+        """A guest that lives here is this host's, whoever's marker is on its disks."""
+        told = domain_xml.describe(domain.XMLDesc(0))
+        if told.managed and self._observer.state(domain, uuid)[1] != PauseReason.MIGRATION and domains.job(domain)[0] == domains.NONE:
+            self._folders.adopt(uuid, [d.path for d in told.disks if d.type == 'file' and d.path])
 
     def stop(self, connection, uuid, timeout):
         """See ComputeDriver.stop_instance."""
@@ -129,6 +136,7 @@ class Guests:
         if state == GuestState.OFF:
             return {'cut': False}
         self._refuse_during_job(domain, state)
+        self._adopt(domain, uuid)
         if timeout > 0 and state == GuestState.RUNNING:
             with contextlib.suppress(libvirt.libvirtError):  # a guest that cannot be asked has its power cut, which is next
                 domain.shutdownFlags(libvirt.VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN)
@@ -153,4 +161,4 @@ class Guests:
         if domain is not None:
             domains.undefine(domain)
         stays = [self._folders.empty(d, CREATED) for d in directories]
-        return {'left': [words for words in stays if words]}
+        return {'left': [*(words for words in stays if words), *(self._folders.of_others(uuid) if domain is not None else ())]}

@@ -8,6 +8,7 @@ import os
 import libvirt
 
 from migrator.compute.drivers.libvirt import capabilities, disk_format, domain_xml, domains, husks, markers
+from migrator.compute.drivers.libvirt.storage import disk_images, locked
 from migrator.exceptions import DriverError
 from migrator.rpc import facts
 from migrator.states import GuestState, PauseReason
@@ -152,11 +153,20 @@ class Observer:
         for directory in self._storage.directories:
             path = self._storage.guest_directory(directory, guest.uuid)
             # On storage that both hosts share the marker names the source, and the directory is as it should be.
-            if markers.read(os.path.join(path, markers.CREATED)) == self._storage.host:
+            if markers.read(os.path.join(path, markers.CREATED)) == self._storage.host and self._holds_what_was_left(path):
                 return f'{path} holds what was left of a guest of this uuid'
             if markers.read(os.path.join(path, markers.MIGRATION)):
                 return f'{path} was made by migration {markers.read(os.path.join(path, markers.MIGRATION))}'
         return ''
+
+    def _holds_what_was_left(self, path):
+        """True when disks lie in this host's directory of a guest that libvirt does not have here, and nobody uses them.
+
+        After a move by hand the marker on shared storage still names this host; the emulator that runs elsewhere has the disks locked then.
+        What is left of such a guest on this host's own storage is a console's log.
+        """
+        images = disk_images(self._storage.own_files(path))
+        return bool(images) and not any(locked(image) for image in images)
 
     def check_source(self, connection, guest):
         """See ComputeDriver.check_can_live_migrate_source."""

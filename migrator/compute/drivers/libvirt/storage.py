@@ -4,9 +4,11 @@ Every path that came over the wire is checked here against the configured direct
 is made or removed. A guest's own directory is <storage directory>/<uuid>; the console's log lies in the one under instances_path.
 """
 import contextlib
+import fcntl
 import os
 import re
 import stat
+import struct
 import subprocess
 import tempfile
 
@@ -20,6 +22,10 @@ _DISK = re.compile(r'[a-z]{2,4}[0-9]{0,3}\.(qcow2|raw)\Z')
 _FORMATS = ('qcow2', 'raw')
 _MAX_CHAIN = 16
 _QEMU_IMG_SECONDS = 120
+#: QEMU locks single bytes of an image that it has open, all of them in this range (block/file-posix.c: 100 and 200, plus the permission).
+_LOCKED_FROM, _LOCKED_BYTES = 100, 200
+_F_OFD_GETLK = 36
+_FLOCK = struct.Struct('hhqqi4x')
 
 
 def check_uuid(text):
@@ -135,7 +141,10 @@ class Storage:
         return True
 
     def check_unused(self, paths):
-        """PreconditionFailed if a process has one of the files open. Compares inodes, as other mount namespaces have other paths."""
+        """PreconditionFailed if a process of this host has one of the files open, or an emulator of any host has it locked.
+
+        Compares inodes, as other mount namespaces have other paths. On shared storage the locks are all that shows another host's emulator.
+        """
         wanted = {}
         for path in paths:
             with contextlib.suppress(FileNotFoundError):
@@ -145,6 +154,9 @@ class Storage:
         if user:
             process, path = user
             raise exceptions.PreconditionFailed(f'{path} is in use by process {process} ({_name_of(process)})')
+        for path in wanted.values():
+            if locked(path):
+                raise exceptions.PreconditionFailed(f'{path} is in use by an emulator that does not run on {self.host}')
 
     def own_files(self, directory):
         """List what migrator itself makes in a guest's directory, markers excepted; a path that is no directory has none."""
@@ -155,6 +167,31 @@ class Storage:
         except OSError as error:
             raise exceptions.DriverError(f'{directory} cannot be read: {error.strerror}') from None
         return [os.path.join(directory, n) for n in names if _DISK.match(n) or _CONSOLE_LOGS.match(n) or n.startswith('.migrator-tmp-')]
+
+
+def locked(path):
+    """True when some emulator, of this host or of another one on shared storage, has the image open; asking leaves no trace.
+
+    A file that cannot be opened counts as locked: nothing is known of it. One that is not there does not.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    try:
+        asked = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, _LOCKED_FROM, _LOCKED_BYTES, 0)
+        return _FLOCK.unpack(fcntl.fcntl(descriptor, _F_OFD_GETLK, asked))[0] != fcntl.F_UNLCK
+    except OSError:
+        return True
+    finally:
+        os.close(descriptor)
+
+
+def disk_images(paths):
+    """Pick the disks."""
+    return [p for p in paths if _DISK.match(os.path.basename(p))]
 
 
 def console_logs(paths):

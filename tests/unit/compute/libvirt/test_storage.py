@@ -1,9 +1,11 @@
 """Storage directories, disk headers and markers, on directories of the test's own."""
+import fcntl
 import os
 import pathlib
 import struct
 import tempfile
 import threading
+from unittest import mock
 
 import fixtures
 import testtools
@@ -157,6 +159,16 @@ class InUseTest(Case):
         with open(self.root / 'other-name', 'rb'):
             error = self.assertRaises(exceptions.PreconditionFailed, self.storage.check_unused, [path])
         self.assertIn(str(os.getpid()), str(error))
+        self.storage.check_unused([path])
+
+    def test_a_disk_that_an_emulator_elsewhere_has_locked_is_in_use(self):
+        """Given a lock as QEMU takes it, held by a process that cannot be seen, the disk is not free; without it, it is."""
+        path = self.put('i/d', b'x' * 512)
+        with open(path, 'rb+') as stream, mock.patch.object(storage, '_opener', return_value=None):
+            fcntl.fcntl(stream, fcntl.F_OFD_SETLK if hasattr(fcntl, 'F_OFD_SETLK') else 37,
+                        struct.pack('hhqqi4x', fcntl.F_RDLCK, os.SEEK_SET, 101, 1, 0))
+            error = self.assertRaises(exceptions.PreconditionFailed, self.storage.check_unused, [path])
+            self.assertIn('does not run on alpha', str(error))
         self.storage.check_unused([path])
 
     def test_files_that_are_not_there_are_unused(self):
