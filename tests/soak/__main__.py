@@ -51,10 +51,10 @@ def main(argv):
         with stage_of(arguments, seed) as stage, run.evidence(stage, results, say):
             rates = arguments.rate or (8 if arguments.lab else 60), arguments.faults or (5 if arguments.lab else 24)
             results.update(run.Soak(stage, seed, arguments.minutes * 60, *rates, say).run())
+            run.report(results, say)
     except (LabError, RuntimeError, PermissionError) as error:
         print(f'tools/soak: {error}', file=sys.stderr)
         return 2
-    run.report(results, say)
     if arguments.json:
         arguments.json.write_text(json.dumps(results, indent=1) + '\n')
     return 1 if results['violations'] else 0

@@ -38,6 +38,8 @@ class LabStage(fixtures.Fixture):
                         'cut off host': self._cut}
 
     def _setUp(self):
+        self.database_server = None
+        self.addCleanup(self._end_database)      # after the cloud, which removes its database
         self.cloud = self.useFixture(self._cloud)
         self.api, self.database, self.daemons = self.cloud.api, self.cloud.database, self.cloud.daemons
         self.hosts = self.agents = list(self.cloud.hosts)
@@ -46,12 +48,15 @@ class LabStage(fixtures.Fixture):
         self.broker = servers.Broker(self._server_pid(lab, 'rabbitmq'))
         kind = 'mariadb' if self._database == 'mysql' else 'postgresql'
         self.database_server = servers.Database(self._server_pid(lab, kind), self._database)
-        self.addCleanup(self.database_server.end)
         self.made = {}
         for number in range(self._count):
             guest = self.cloud.boot(self.hosts[number % len(self.hosts)], disks=[{'target': 'vda', 'size': SMALL_DISK}])
             self.made[guest.uuid] = guest
         self.guests = sorted(self.made)
+
+    def _end_database(self):
+        if self.database_server is not None:
+            self.database_server.end()
 
     @staticmethod
     def _server_pid(lab, kind):
