@@ -4,7 +4,7 @@ import socket
 from oslo_config import cfg
 from oslo_log import log
 
-from migrator import concurrency
+from migrator import concurrency, log_lines
 
 CONF = cfg.CONF
 
@@ -114,4 +114,5 @@ def setup(argv, prog, conf=CONF, default_config_files=None):
     conf(argv, project='migrator', prog=prog, default_config_files=default_config_files)
     log.setup(conf, 'migrator')
     concurrency.mend_logging()
+    log_lines.setup()
     return conf

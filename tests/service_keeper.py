@@ -5,11 +5,13 @@ standard output how to reach it, as one line of JSON. Then it answers requests, 
 ends - which also happens when the owner is killed, so nothing is left running. tests/services.py puts it into a process
 namespace of its own where it can; killing the keeper itself then takes the server along.
 """
+import contextlib
 import fcntl
 import glob
 import json
 import logging
 import os
+import pathlib
 import pwd
 import secrets
 import shutil
@@ -18,7 +20,11 @@ import socket
 import sys
 import tempfile
 
+import psutil
 from pifpaf.drivers import mysql, postgresql, rabbitmq
+
+#: What an owner may have done to its server: signals, and the requests that take it down in order or bring it back.
+SIGNALS = {'freeze': signal.SIGSTOP, 'thaw': signal.SIGCONT, 'crash': signal.SIGKILL, 'halt': signal.SIGTERM}
 
 
 def free_port(address):
@@ -28,7 +34,29 @@ def free_port(address):
         return probe.getsockname()[1]
 
 
-class RabbitMQ(rabbitmq.RabbitMQDriver):
+class Mortal:
+    """A server that can be frozen (`freeze`, `thaw`), killed (`crash`) or stopped (`halt`), and started again on its data (`revive`)."""
+
+    def request(self, what, args):
+        """Do one of these."""
+        if what in SIGNALS:
+            processes = self.processes()
+            for process in processes:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.send_signal(SIGNALS[what])
+                if what == 'halt':
+                    break       # the first one takes the others along
+            if what in ('crash', 'halt'):
+                _gone, alive = psutil.wait_procs(processes, timeout=30)
+                if alive:
+                    raise RuntimeError(f'{alive} did not end')
+        elif what == 'revive':
+            self.revive()
+        else:
+            raise ValueError(f'unknown request {what!r}')
+
+
+class RabbitMQ(Mortal, rabbitmq.RabbitMQDriver):
     """pifpaf's broker, on any address, with every other port of the Erlang machine on loopback and of its own.
 
     Debian's /usr/sbin/rabbitmq-server changes to another user; pifpaf takes the one below /usr/lib, which runs as whoever started it.
@@ -72,20 +100,42 @@ class RabbitMQ(rabbitmq.RabbitMQDriver):
         elif what == 'start':
             self.rabbitmqctl(self.node, ['start_app'])
         else:
-            raise ValueError(f'unknown request {what!r}')
+            super().request(what, args)
+
+    def processes(self):
+        leader = self._process[self.node]
+        return [leader, *leader.children(recursive=True)]
+
+    def revive(self):
+        self._process.pop(self.node, None)
+        self.start_node(self.node)
 
 
-class MariaDB(mysql.MySQLDriver):
+class MariaDB(Mortal, mysql.MySQLDriver):
     """pifpaf's MariaDB, on a Unix socket only, so that it is reachable from every network namespace."""
 
     def __init__(self, listen, **kwargs):
         super().__init__(**kwargs)
+        self._server = None
+
+    def _exec(self, command, **kwargs):
+        done = super()._exec(command, **kwargs)
+        if any(word.startswith('--socket=') for word in command):
+            self._server, self._again = done[0], (command, kwargs)
+        return done
+
+    def processes(self):
+        return [self._server, *self._server.children(recursive=True)]
+
+    def revive(self):
+        command, kwargs = self._again
+        self._exec(command, **kwargs)
 
     def describe(self):
         return {'url': f'mysql+pymysql://root@localhost/{{database}}?unix_socket={self.socket}', 'data': self.tempdir}
 
 
-class PostgreSQL(postgresql.PostgreSQLDriver):
+class PostgreSQL(Mortal, postgresql.PostgreSQLDriver):
     """pifpaf's PostgreSQL, on a Unix socket only. It refuses to run as root, so root runs it as the user that the package made."""
 
     def __init__(self, listen, **kwargs):
@@ -100,6 +150,7 @@ class PostgreSQL(postgresql.PostgreSQLDriver):
 
     def _exec(self, command, **kwargs):
         if command[-1] == 'start':
+            self._again = (list(command), kwargs)
             command = [*command[:-1], '-l', os.path.join(self.tempdir, 'server.log'), 'start']    # nobody would read it otherwise
         if os.getuid() == 0:
             account = pwd.getpwnam(self.user)
@@ -107,6 +158,20 @@ class PostgreSQL(postgresql.PostgreSQLDriver):
             os.chdir(self.tempdir)
             command = ['setpriv', f'--reuid={account.pw_uid}', f'--regid={account.pw_gid}', '--clear-groups', *command]
         return super()._exec(command, **kwargs)
+
+    def processes(self):
+        postmaster = psutil.Process(int(pathlib.Path(self.tempdir, 'postmaster.pid').read_text().split()[0]))
+        return [postmaster, *postmaster.children(recursive=True)]
+
+    def request(self, what, args):
+        if what == 'halt':      # what pg_ctl calls fast: sessions are ended, not waited for
+            self._exec([*self._again[0][:1], '-w', '-m', 'fast', 'stop'])
+        else:
+            super().request(what, args)
+
+    def revive(self):
+        command, kwargs = self._again
+        self._exec(command, **kwargs)
 
     def describe(self):
         return {'url': f'postgresql+psycopg2://{self.user}@/{{database}}?host={self.tempdir}&port={self.port}', 'data': self.tempdir}

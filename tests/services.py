@@ -206,12 +206,13 @@ class Broker(fixtures.Fixture):
 class Database(fixtures.Fixture):
     """An empty database that no other test sees. `url` is what SQLAlchemy and oslo.db take.
 
-    kind: sqlite (a file), mysql (MariaDB or MySQL) or postgresql.
+    kind: sqlite (a file), mysql (MariaDB or MySQL) or postgresql. server: a Server of one's own to make it in, whose end is its end.
     """
 
-    def __init__(self, kind):
+    def __init__(self, kind, server=None):
         super().__init__()
         self.kind = kind
+        self.server = server
 
     def _setUp(self):
         if self.kind == 'sqlite':
@@ -223,14 +224,16 @@ class Database(fixtures.Fixture):
         options = {'mysql': 'CHARACTER SET utf8mb4', 'postgresql': "ENCODING 'UTF8' TEMPLATE template0"}[self.kind]
         self._run(admin, f'CREATE DATABASE {name} {options}')
         # PostgreSQL refuses to drop a database to which a daemon that was just killed is still connected.
-        self.addCleanup(self._run, admin, f'DROP DATABASE IF EXISTS {name}{" WITH (FORCE)" if self.kind == "postgresql" else ""}')
+        if self.server is None:
+            self.addCleanup(self._run, admin, f'DROP DATABASE IF EXISTS {name}{" WITH (FORCE)" if self.kind == "postgresql" else ""}')
         self.url = admin.set(database=name).render_as_string(hide_password=False)
 
     def _admin(self, server, variable):
         """URL of a database of the server, for an account that may create others."""
-        if given := os.environ.get(variable):
+        given = os.environ.get(variable)
+        if given and self.server is None:
             return sqlalchemy.make_url(given)
-        return sqlalchemy.make_url(shared(server).url('mysql' if self.kind == 'mysql' else 'postgres'))
+        return sqlalchemy.make_url((self.server or shared(server)).url('mysql' if self.kind == 'mysql' else 'postgres'))
 
     @staticmethod
     def _run(admin, statement):

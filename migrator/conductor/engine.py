@@ -9,6 +9,7 @@ import dataclasses
 import time
 
 import tenacity
+from oslo_db import exception as db_exception
 from oslo_log import log
 
 from migrator import concurrency, exceptions
@@ -31,12 +32,15 @@ NOTED = (Kind.START, Kind.END)
 #: What `_transit_from` returns when it has to be read again.
 CONFLICT = object()
 
+#: Somebody else wrote since it was read: the workflow, or, as a heartbeat does with a new guest, a row of the catalogue.
+OVERTAKEN = (ledger.EpochConflict, db_exception.DBDuplicateEntry)
+
 #: What drivers may tell of a finished job.
 STATISTICS = ('downtime_ms', 'elapsed_ms', 'memory_total', 'memory_processed', 'disk_total', 'disk_processed', 'iteration')
 
 
 #: Repeats a transaction that reads a workflow and stores it, as long as others are faster.
-until_stored = tenacity.retry(retry=tenacity.retry_if_exception_type(ledger.EpochConflict), stop=tenacity.stop_after_attempt(50),
+until_stored = tenacity.retry(retry=tenacity.retry_if_exception_type(OVERTAKEN), stop=tenacity.stop_after_attempt(50),
                               wait=tenacity.wait_random(0, 0.02), reraise=True)
 
 
@@ -133,7 +137,7 @@ class Engine:
         """Go on from what the last transition stored, without reading it. Returns CONFLICT if that is not how it stands any more."""
         try:
             return self.database.run(lambda tx: self.transit(tx, migration_id, reply, record=last.after.later(self.clock() - last.at)))
-        except ledger.EpochConflict:
+        except OVERTAKEN:
             return CONFLICT
 
     def transit(self, tx, migration_id, reply, request=None, record=None):

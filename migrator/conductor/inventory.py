@@ -6,6 +6,7 @@ that it runs there and the other one has said that it does not know it (design, 
 """
 import dataclasses
 
+from oslo_db import exception as db_exception
 from oslo_log import log
 
 from migrator.conductor.db import catalogue, debts, hosts, ledger
@@ -52,7 +53,10 @@ class Inventory:
 
         Late and doubled heartbeats of the same process change nothing.
         """
-        return self.database.run(lambda tx: self._take(tx, beat))
+        try:
+            return self.database.run(lambda tx: self._take(tx, beat))
+        except db_exception.DBDuplicateEntry:       # a workflow made the guest, or the other copy the host's row, since this one looked
+            return self.database.run(lambda tx: self._take(tx, beat))
 
     def _take(self, tx, beat):
         known = hosts.get_many(tx, [beat.host]).get(beat.host)

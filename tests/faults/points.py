@@ -3,8 +3,8 @@
     python -m tests.faults.points conductor --config-file …        (or compute)
 
 The environment variable MIGRATOR_KILL_FILE names a file. While it holds a line `POINT KEY NAME`, the daemon of that name (in
-MIGRATOR_NAME) that comes to that point with that key removes the file and dies there. What is
-wrapped is the product's own code, unchanged; it has no hooks.
+MIGRATOR_NAME) that comes to that point with that key removes the file and dies there; with `POINT KEY NAME SIGNAL` it
+sends itself that one. The name * is whichever comes first. What is wrapped is the product's own code, unchanged; it has no hooks.
 
 Conductor's points: `before-commit`, `after-commit` (nothing sent yet), `after-send`; the key is the kind of action and the step, such
 as `start:pre_live_migration`, `observe:live_migration`, `call:check_can_live_migrate_destination`, `end:…`.
@@ -17,6 +17,12 @@ import os
 import pathlib
 import signal
 import sys
+import time
+import types
+
+#: Names a file with two numbers of seconds: by how much this daemon's time of day is wrong, now and whenever the file is replaced, and how
+#: much longer its host has been up than the machine. Only Python's clocks are shifted; simulated hypervisors share the machine's.
+CLOCK_FILE = 'MIGRATOR_CLOCK_FILE'
 
 
 def reach(point, key):
@@ -26,9 +32,12 @@ def reach(point, key):
         wanted = path.read_text().split()
     except FileNotFoundError:
         return
-    if wanted == [point, key, os.environ['MIGRATOR_NAME']]:
-        path.unlink(missing_ok=True)
-        os.kill(os.getpid(), signal.SIGKILL)
+    if wanted[:2] == [point, key] and wanted[2] in ('*', os.environ['MIGRATOR_NAME']):
+        try:
+            path.rename(path.with_name(f'reached-by-{os.environ["MIGRATOR_NAME"]}'))
+        except FileNotFoundError:
+            return      # another daemon was first
+        os.kill(os.getpid(), int(wanted[3]) if len(wanted) > 3 else signal.SIGKILL)
 
 
 def wrap(owner, name, before=None, after=None):
@@ -94,10 +103,29 @@ def arm_check(name):
     manager.run_driver = run_driver
 
 
+def shift_clocks(path):
+    """Shift this process's clocks, before anything else has looked at them. Returns the machine's own."""
+    own = {'time': time.time, 'monotonic': time.monotonic}
+    uptime = float(path.read_text().split()[1])
+    time.time = lambda: own['time']() + float(path.read_text().split()[0])
+    time.monotonic = lambda: own['monotonic']() + uptime
+    return own
+
+
+def leave_hypervisors(own):
+    """Let the simulated hypervisors, which are no part of the daemon, go by the machine's clocks."""
+    from migrator.compute.drivers.fake import driver, jobs, watch, world
+    for module in (driver, jobs, watch, world):
+        module.time = types.SimpleNamespace(**{**vars(time), **own})
+
+
 def main():
     """Start the daemon with its points armed."""
+    clocks = shift_clocks(pathlib.Path(os.environ[CLOCK_FILE])) if CLOCK_FILE in os.environ else {}
     from migrator import concurrency
     concurrency.setup()
+    if clocks:
+        leave_hypervisors(clocks)
     kind, *arguments = sys.argv[1:]
     if kind == 'conductor':
         arm_conductor()

@@ -22,6 +22,20 @@ LOG = log.getLogger(__name__)
 #: What a database says that cannot be reached, or that is too busy.
 NOT_NOW = (db_exception.DBConnectionError, db_exception.DBNonExistentDatabase, db_exception.DBDeadlock, sa.exc.TimeoutError)
 
+#: Seconds that a statement waits for a row that another transaction has locked, before its own is run again.
+LOCK_SECONDS = 5
+
+#: Seconds after which the database ends a transaction in which nothing happens: a process that stands still in the midst of one must not
+#: hold its rows for as long as it stands. MySQL has no such limit, MariaDB and PostgreSQL do.
+IDLE_SECONDS = 10
+
+#: Why a database does not do now what it may do later.
+SILENT, READ_ONLY, LOCKED = 'does not answer', 'takes no writes at present', 'has the rows locked for somebody else'
+
+#: What MariaDB or PostgreSQL says that is a replica about to take over, or a primary that was replaced; and that has waited for
+#: LOCK_SECONDS, where oslo.db does not take that for a deadlock.
+_READ_ONLY_CODES, _LOCKED_CODES = (1290, 1792, 1836, '25006'), ('55P03',)
+
 
 class now_ms(expression.FunctionElement):  # noqa: N801 (reads as an SQL function)
     """The database's clock in milliseconds since 1970."""
@@ -56,22 +70,33 @@ class Database:
         if name == 'sqlite':
             _prepare_sqlite(self.engine)
         elif name in ('mysql', 'mariadb'):
-            sa.event.listen(self.engine, 'connect', _read_committed)
+            sa.event.listen(self.engine, 'connect', _prepare_mysql)
+        elif name == 'postgresql':
+            sa.event.listen(self.engine, 'connect', _prepare_postgresql)
         self._turn = _turn_of(self.engine.url) if name == 'sqlite' else contextlib.nullcontext()
         self._run = db_api.wrap_db_retry(max_retries=max_retries, retry_interval=0.05, inc_retry_interval=True, max_retry_interval=2,
-                                         retry_on_disconnect=True, retry_on_deadlock=True, jitter=True)(self._once)
+                                         retry_on_disconnect=True, retry_on_deadlock=True, jitter=True,
+                                         exception_checker=_passing)(self._once)
 
     def _once(self, work):
         with self._turn, self.engine.begin() as tx:
-            return work(tx)
+            try:
+                return work(tx)
+            except (db_exception.DBError, sa.exc.DBAPIError) as error:
+                if obstacle(error) is READ_ONLY:
+                    tx.invalidate(error)        # another server may answer to the name by now
+                raise
 
     def run(self, work):
-        """Run work(connection) in one transaction and return what it returns. Raises Unavailable if the database does not answer."""
+        """Run work(connection) in one transaction and return what it returns. Raises Unavailable if the database does not do it now."""
         try:
             return self._run(work)
-        except NOT_NOW as error:
-            LOG.error('The database does not answer: %s', type(error).__name__)
-            raise exceptions.Unavailable(f'the database does not answer ({type(error).__name__})') from error
+        except (db_exception.DBError, sa.exc.SQLAlchemyError) as error:
+            why = obstacle(error)
+            if not why:
+                raise
+            LOG.error('The database %s: %s', why, type(error).__name__)
+            raise exceptions.Unavailable(f'the database {why} ({type(error).__name__})') from error
 
     def dispose(self):
         """Close all connections."""
@@ -90,6 +115,25 @@ def _turn_of(url):
     waited for as every other of its kind.
     """
     return _TURNS.setdefault(url.database, threading.Lock())
+
+
+def obstacle(error):
+    """Say in words why the database did not do it now, though it may later; '' if the error is of another kind. Pure."""
+    if isinstance(error, NOT_NOW):
+        return SILENT
+    said = getattr(error, 'orig', None) or getattr(getattr(error, 'inner_exception', None), 'orig', None)
+    code = getattr(said, 'pgcode', None) or next(iter(getattr(said, 'args', ())), None)
+    if code in _READ_ONLY_CODES:
+        return READ_ONLY
+    if code in _LOCKED_CODES:
+        return LOCKED
+    # Without a statement it was the connecting, or the commit, that failed. What PostgreSQL's client says then oslo.db does not recognise.
+    return SILENT if isinstance(error, sa.exc.OperationalError) and error.statement is None else ''
+
+
+def _passing(error):
+    """Whether to try again at once, beside what oslo.db itself takes for passing. Who takes no writes goes on like that for longer."""
+    return not isinstance(error, NOT_NOW) and obstacle(error) in (SILENT, LOCKED)
 
 
 def _whole_unicode(url):
@@ -122,9 +166,17 @@ def _prepare_sqlite(engine):
         connection.info['in_transaction'] = True
 
 
-def _read_committed(connection, _record):
+def _prepare_mysql(connection, _record):
     """Guarded updates need no gap locks; without them conductors do not deadlock on neighbouring rows."""
+    idle = f', idle_transaction_timeout = {IDLE_SECONDS}' if 'MariaDB' in connection.get_server_info() else ''
     with connection.cursor() as cursor:
         cursor.execute('SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED')
         # In a zone with summer time the server's local clock, and what is reckoned from it, jumps by an hour twice a year.
-        cursor.execute("SET SESSION time_zone = '+00:00'")
+        cursor.execute(f"SET SESSION time_zone = '+00:00', innodb_lock_wait_timeout = {LOCK_SECONDS}{idle}")
+
+
+def _prepare_postgresql(connection, _record):
+    with connection.cursor() as cursor:
+        cursor.execute(f"SET SESSION lock_timeout = '{LOCK_SECONDS}s'; "
+                       f"SET SESSION idle_in_transaction_session_timeout = '{IDLE_SECONDS}s'")
+    connection.commit()     # what is set in a transaction that is rolled back is not set
