@@ -1,0 +1,63 @@
+"""What the outages in the lab share: a cloud with short times, a sample by a seed, and the damage that is done."""
+import datetime
+import os
+import random
+import sys
+
+from migrator.conductor.db import tables
+from migrator.states import Status
+from tests.cloud_case import CloudCase
+
+SEED = os.environ.get('MIGRATOR_TEST_SEED') or datetime.datetime.now(datetime.UTC).date().isoformat()
+FULL = os.environ.get('MIGRATOR_TEST_FULL') == '1'
+#: Seconds after which a host counts as down, and as lost; a broker's connection that is cut is noticed within HEARTBEAT.
+DOWN_AFTER, LOST_AFTER, HEARTBEAT = 5.0, 8.0, 6
+#: No two of these tests need longer times: no conductor dies in them, so that no heartbeat is lost for longer than its interval.
+OPTIONS = {'': {'oslo_messaging_rabbit': {'heartbeat_timeout_threshold': HEARTBEAT}},
+           'conductor-0': {'conductor': {'host_down_after': DOWN_AFTER, 'host_lost_after': LOST_AFTER}}}
+
+
+def sampled(size):
+    """Decorate a class of scenarios: all of them run with MIGRATOR_TEST_FULL=1, else `size` that MIGRATOR_TEST_SEED or the day chooses."""
+    def choose(cls):
+        names = sorted(name for name in vars(cls) if name.startswith('test_'))
+        kept = names if FULL else random.Random(f'{SEED} {cls.__name__}').sample(names, min(size, len(names)))
+        for name in set(names) - set(kept):
+            delattr(cls, name)
+        cls.chosen = f'{cls.__name__}: ' + ('all scenarios' if FULL else f'of MIGRATOR_TEST_SEED={SEED}: {", ".join(sorted(kept))}')
+        return cls
+    return choose
+
+
+class OutageCase(CloudCase):
+    """A cloud that notices outages soon."""
+
+    arguments = {'options': OPTIONS}
+    chosen = ''
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        sys.stderr.write(f'{cls.chosen}\n')
+
+    def _tidy_after_success(self):
+        for host in self.cloud.hosts.values():
+            host.heal()
+        super()._tidy_after_success()
+
+    def await_status(self, migration, status, timeout=60):
+        """Wait until a migration has a status; returns the migration."""
+        def look():
+            view = self.api.show(migration['id'])
+            return view if view['status'] == status else None
+        return self.wait_for(look, f'{status} of {migration["id"]}', timeout)
+
+    def assert_owed(self, guest, *hosts):
+        """Debts for the guest are open at exactly these hosts."""
+        self.assertEqual(sorted(hosts), sorted({row.host for row in self.cloud.rows(tables.debt)
+                                                if row.instance_uuid == guest.uuid and row.paid_at is None}))
+
+    def assert_one_copy(self, ended, guest, here, there):
+        """It was completed or undone, and either way there is one guest, whole, and nothing else of it."""
+        self.assertIn(ended['status'], (Status.COMPLETED, Status.FAILED), ended)
+        self.assert_outcome(ended, guest, there if ended['status'] == Status.COMPLETED else here, ended['status'], silence=60.0)
