@@ -16,8 +16,18 @@ DEFAULT_OPTS = [
                help='Name by which this agent or conductor is known. It may differ from the hypervisor\'s own name for the host.'),
     cfg.StrOpt('state_path', default='/var/lib/migrator',
                help='Directory for what a daemon must remember: the agent\'s journal and the SQLite database, if one is used.'),
-    cfg.StrOpt('rpc_version_cap', default='',
-               help='Highest RPC version to send, such as 1.0, while old and new daemons run side by side. Empty: no cap.'),
+    cfg.FloatOpt('graceful_stop_timeout', default=40.0, min=1.0,
+                 help='Seconds that a daemon takes at most to end in order after SIGTERM: it takes no new work, and finishes or hands over '
+                      'what runs. Keep it below [conductor] host_lost_after, and below the time after which systemd kills.'),
+]
+
+UPGRADE_OPTS = [
+    cfg.StrOpt('compute', default='auto', regex=r'(auto|[0-9]{1,4}\.[0-9]{1,4})$',
+               help='Highest version of requests that conductors send to agents, such as 1.0. auto: what the oldest agent '
+                    'that was heard of lately understands.'),
+    cfg.StrOpt('conductor', default='', regex=r'([0-9]{1,4}\.[0-9]{1,4})?$',
+               help='Highest version of requests that agents and the command line send to conductors. Empty: their own, for conductors are '
+                    'upgraded first.'),
 ]
 
 CONDUCTOR_OPTS = [
@@ -85,6 +95,7 @@ FAKE_OPTS = [
 ]
 
 GROUPS = (('DEFAULT', DEFAULT_OPTS), ('conductor', CONDUCTOR_OPTS), ('compute', COMPUTE_OPTS), ('libvirt', LIBVIRT_OPTS),
+          ('upgrade_levels', UPGRADE_OPTS),
           ('fake', FAKE_OPTS))
 
 

@@ -8,6 +8,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 import uuid
 
 from oslo_log import log
@@ -19,16 +20,21 @@ LOG = log.getLogger(__name__)
 _BOOT_ID = pathlib.Path('/proc/sys/kernel/random/boot_id')
 _WAKE = b'\0'  # on the signal socket: no signal, but the start has ended
 
+#: Seconds of the time for an orderly end that are kept for closing connections, once the work was waited for.
+RESERVE = 5.0
+
 
 class Service(abc.ABC):
-    """One daemon. name: 'migrator-compute' and the like. host: our name among our kind.
+    """One daemon. name: 'migrator-compute' and the like. host: our name among our kind. grace: seconds that its orderly end may take.
 
     process_id is new with each process; host_boot_id with each start of the machine.
     """
 
-    def __init__(self, name, host):
+    def __init__(self, name, host, grace=40.0):
         self.name = name
         self.host = host
+        self.grace = grace
+        self._ends_at = None
         self.process_id = str(uuid.uuid4())
         self.host_boot_id = _BOOT_ID.read_text().strip() if _BOOT_ID.exists() else ''
 
@@ -36,9 +42,25 @@ class Service(abc.ABC):
     def start(self):
         """Begin to serve; returns when requests are answered. May wait for the broker or the hypervisor for as long as it takes."""
 
-    @abc.abstractmethod
     def stop(self):
-        """Take no new work, finish or hand over what runs, and end. Called once, also when `start` has not returned or has failed."""
+        """Take no new work, finish or hand over what runs, and end. Called once, also when `start` has not returned or has failed.
+
+        Takes `grace` seconds at most, and a few more where something hangs.
+        """
+        self._ends_at = time.monotonic() + self.grace
+        self.drain()
+
+    @abc.abstractmethod
+    def drain(self):
+        """Do what `stop` says; `left` and `left_for_work` tell how long each part of it may take."""
+
+    def left(self, most=float('inf')):
+        """Seconds that the orderly end may still take, `most` at most."""
+        return max(0.1, min(most, self._ends_at - time.monotonic()))
+
+    def left_for_work(self):
+        """Seconds for which the orderly end may still wait for work."""
+        return max(0.0, self._ends_at - time.monotonic() - min(RESERVE, self.grace / 2))
 
 
 @contextlib.contextmanager
@@ -61,11 +83,15 @@ def only_one(path):
 
 
 def run(service):
-    """Run a daemon until SIGTERM or SIGINT; a second signal ends it at once. Returns the exit code: 0, or 1 if it did not start."""
+    """Run a daemon until SIGTERM or SIGINT; returns the exit code: 0, or 1 if it did not start.
+
+    The signal drains it. A second one ends it at once, and so does the end of the time that draining may take.
+    """
     heard, said = socket.socketpair()  # a signal wakes whoever reads here, green or not; an Event may not be set in a handler
     said.setblocking(False)
+    handler = _Once()
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _Once())
+        signal.signal(number, handler)
     signal.set_wakeup_fd(said.fileno())
     starting = concurrency.spawn(_start, service, said)
     byte = heard.recv(1)
@@ -73,13 +99,13 @@ def run(service):
     while byte == _WAKE and not failed:
         byte = heard.recv(1)
     LOG.info('%s %s %s', service.name, service.host, 'ends, for it could not start' if failed else f'ends on signal {byte[0]}')
-    service.stop()
+    within(service.grace + RESERVE, 'the orderly end', service.stop)
     LOG.info('%s %s has ended', service.name, service.host)
     return 1 if failed else 0
 
 
 class _Once:
-    """Signal handler: the first signal is left to the wake-up socket, the second ends the process."""
+    """Signal handler: the first signal is left to the wake-up socket, the second, of whichever kind, ends the process."""
 
     def __init__(self):
         self._before = False

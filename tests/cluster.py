@@ -5,6 +5,7 @@ simulated world is a file that outlives all of them, as real guests outlive agen
 """
 import os
 import pathlib
+import signal
 import sys
 import uuid
 
@@ -89,10 +90,10 @@ class Cluster(fixtures.Fixture):
 
     # --- doing ---
 
-    def kill_at(self, point, key, name):
-        """Have the daemon of that name die when it comes to this point."""
+    def kill_at(self, point, key, name, number=signal.SIGKILL):
+        """Have the daemon of that name send itself this signal when it comes to this point."""
         temporary = self.folder / 'kill.new'
-        temporary.write_text(f'{point} {key} {name}')
+        temporary.write_text(f'{point} {key} {name} {int(number)}')
         os.replace(temporary, self.kill_file)
 
     def await_death(self, timeout=30):

@@ -68,7 +68,16 @@ class Displayed(Request):
 
 
 class ListCommand(Displayed, lister.Lister):
-    """A list of views."""
+    """A list of views. nothing: what is said on standard error in place of an empty table."""
+
+    nothing = 'there is nothing to list'
+
+    def produce_output(self, parsed_args, column_names, data):
+        """Write the list; an empty table would be an empty line."""
+        if not data and parsed_args.formatter == 'table':
+            self.app.complain(self.nothing)
+            return 0
+        return super().produce_output(parsed_args, column_names, data)
 
     def take_action(self, parsed_args):
         """Ask and give names and rows."""

@@ -24,7 +24,7 @@ class LiveMigrate(waiting.MigrationCommand):
         parser.add_argument('instance', metavar='INSTANCE', type=arguments.instance, help='uuid or name')
         parser.add_argument('host', metavar='HOST', type=arguments.host, help='destination')
         parser.add_argument('--bandwidth', metavar='MIB', default='0',
-                            help='limit in MiB a second, or with a suffix K, M, G or T; default: none')
+                            help='limit in MiB a second, or with a suffix K, M, G or T; default: 0, which is no limit')
         either = parser.add_mutually_exclusive_group()
         self.add_wait(either)
         either.add_argument('--dry-run', action='store_true', help='only check whether it is possible')

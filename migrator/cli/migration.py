@@ -49,6 +49,7 @@ class MigrationList(base.ListCommand):
         filters = {name: getattr(parsed, name) for name in ('instance', 'host', 'status') if getattr(parsed, name)}
         if parsed.needs_attention:
             filters['needs_attention'] = True
+            self.nothing = 'nothing needs attention'
         elif not parsed.all_kinds:
             filters['kind'] = 'live_migration'
         return pages(lambda limit, marker: self.api.list(filters, limit, marker), 'id', parsed.limit)

@@ -245,6 +245,22 @@ class ComputeManager:
         with self._jobs_lock:
             return dict(self._jobs)
 
+    # --- for the end of the agent ---
+
+    def handed_over(self):
+        """True when the hypervisor is seen to run every live migration that was accepted here and has not ended.
+
+        Until then the end of this process could keep one from ever beginning.
+        """
+        jobs = self.jobs()
+        if any(op_id.split('/')[0] not in jobs for op_id in self._operations.running('live_migration')):
+            return False        # it has not come to the driver, or has left it and is being written down
+        try:
+            return all(run_driver(self._driver.progress, instance_uuid).active for instance_uuid in jobs.values())
+        except exceptions.MigratorError as error:
+            LOG.warning('the hypervisor cannot say whether it migrates: %s', error)
+            return False
+
     # --- inside ---
 
     def _start_step(self, name, envelope, plan):

@@ -16,9 +16,13 @@ LOG = log.getLogger(__name__)
 
 DRIVERS = 'migrator.compute.drivers'
 
-#: Seconds that an ending agent waits for its short operations, and for a migration, which the hypervisor finishes by itself.
-DRAIN_SECONDS = 60.0
+#: Seconds that an ending agent waits for a migration to end, which the hypervisor would finish by itself; and between two looks
+#: whether it has begun to.
 MIGRATION_GRACE = 3.0
+LOOK_SECONDS = 0.2
+
+#: Seconds that an ending agent waits until a conductor has heard of what ended last.
+TELL_SECONDS = 5.0
 
 #: Seconds before the hypervisor is tried again at the start; doubled up to the longest.
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 15.0
@@ -36,7 +40,7 @@ class ComputeService(service.Service):
     """A compute agent. conf: migrator's options. transport: rpc.transport.Transport. driver: None loads the configured one."""
 
     def __init__(self, conf, transport, driver=None):
-        super().__init__('migrator-compute', conf.host)
+        super().__init__('migrator-compute', conf.host, conf.graceful_stop_timeout)
         if not facts.HOST.match(conf.host):
             raise exceptions.InvalidRequest(f'host = {conf.host!r} is not allowed: letters, digits, dot, dash and underscore, 64 at most')
         self._conf = conf
@@ -60,7 +64,7 @@ class ComputeService(service.Service):
         up = conductor.AgentToConductorAPI(conf, self._transport)
         self.operations = OperationServer(self._journal, up, self.host, self.process_id, self.host_boot_id,
                                           conf.compute.max_operations, conf.compute.report_interval)
-        manager = ComputeManager(self._driver, self.operations, self._journal, self.process_id)
+        self.manager = manager = ComputeManager(self._driver, self.operations, self._journal, self.process_id)
         self.heartbeat = HeartbeatLoop(self._driver, manager, self.operations, up, self.host, self.process_id, self.host_boot_id,
                                        conf.compute.heartbeat_interval, conf.compute.progress_interval)
         serving = server.make_server(self._transport, contract.TOPIC_COMPUTE, self.host, [manager])
@@ -82,18 +86,32 @@ class ComputeService(service.Service):
             pause = min(LONGEST_PAUSE, pause * 2)
         return False
 
-    def stop(self):
-        """Refuse new operations, tell the conductor, finish short operations, leave migrations to the hypervisor, and end."""
+    def drain(self):
+        """Refuse new operations, finish the short ones, leave migrations to the hypervisor once it has them, and end.
+
+        Questions are answered and heartbeats sent until the end, so that nobody takes the host for dead.
+        """
         self._ending.set()
         if self._server is not None:
             self.operations.drain()
+            service.within(self.left(5), 'the heartbeat that says so', self.heartbeat.beat)
+            if not self.operations.wait_idle(self.left_for_work(), ignored=('live_migration',)):
+                LOG.warning('not all operations have ended in time; they will be reported as interrupted')
+            self.operations.wait_idle(min(MIGRATION_GRACE, self.left_for_work()))
+            self._hand_over()
+            self.operations.wait_told(min(TELL_SECONDS, self.left_for_work()))
             self.heartbeat.stop()
-            service.within(5, 'the last heartbeat', self.heartbeat.beat)
-            if not self.operations.wait_idle(DRAIN_SECONDS, ignored=('live_migration',)):
-                LOG.warning('not all operations have ended within %g s', DRAIN_SECONDS)
-            self.operations.wait_idle(MIGRATION_GRACE)
-            service.within(10, 'the end of the RPC server', self._server.stop)
+            service.within(self.left(5), 'the last heartbeat', self.heartbeat.beat)
+            service.within(self.left(10), 'the end of the RPC server', server.finish, self._server)
             self.operations.stop()
-        service.within(10, 'the end of the driver', concurrency.run_native, self._driver.stop)
+        service.within(self.left(10), 'the end of the driver', concurrency.run_native, self._driver.stop)
         if self._journal is not None:
-            service.within(5, 'the end of the journal', concurrency.run_native, self._journal.close)
+            service.within(self.left(5), 'the end of the journal', concurrency.run_native, self._journal.close)
+
+    def _hand_over(self):
+        """Wait until the hypervisor is seen to work on every migration that is left: it then goes on without us."""
+        while not self.manager.handed_over():
+            if not self.left_for_work():
+                LOG.warning('a migration that has not begun yet is left behind')
+                return
+            self.operations.wait_idle(min(LOOK_SECONDS, self.left_for_work()))

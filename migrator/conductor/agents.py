@@ -17,6 +17,9 @@ from migrator.states import GuestState, OperationState
 
 LOG = log.getLogger(__name__)
 
+#: What says that the other side is older than this one; nothing was done.
+TOO_NEW = (errors.NoSuchMethod, errors.UnsupportedVersion)
+
 UNREACHABLE = facts.Location(state=GuestState.UNREACHABLE)
 DEAD = facts.Location(state=GuestState.DEAD)
 
@@ -78,8 +81,9 @@ class Agents:
         guest = facts.from_wire(facts.Guest, row.request['guest'])
         try:
             source, destination = self.check(context, guest, row.source_host, row.destination_host)
-        except (errors.NoAnswer, errors.NotDelivered) as error:
-            return Reply(stimulus.Silent(str(error)))
+        except (errors.NoAnswer, errors.NotDelivered, *TOO_NEW) as error:
+            LOG.warning('the checks are not answered: %s', error)
+            return Reply(stimulus.Silent(error.host))
         except exceptions.MigratorError as error:
             return Reply(stimulus.Checked((str(error),)))
         verdict = compatible(source, destination)
@@ -132,6 +136,8 @@ class Agents:
             report = getattr(self.compute, method)(context, host, envelope, **arguments)
         except (errors.NoAnswer, errors.NotDelivered):
             return Reply(stimulus.Silent(host), envelope.op_id)
+        except TOO_NEW as error:        # an agent that was not known to be so old; the next attempt speaks its language
+            return Reply(stimulus.Refused(f'{host} took no work: {error}'), envelope.op_id)
         except exceptions.InvalidRequest as error:
             return Reply(stimulus.Finished(OperationState.FAILED, str(error), untouched=True), envelope.op_id, error=str(error))
         except exceptions.MigratorError as error:
@@ -150,6 +156,9 @@ def naming(call, context, host, *args):
     """Call an agent; what it says is wrong gets the host's name, which the agent's own words leave out."""
     try:
         return call(context, host, *args)
+    except (errors.NoAnswer, errors.NotDelivered, *TOO_NEW) as error:
+        error.host = host
+        raise
     except (exceptions.AgentError, exceptions.NotFound) as error:
         raise getattr(exceptions, error.kind)(f'{host}: {error}') from None
 

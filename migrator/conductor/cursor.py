@@ -5,6 +5,8 @@ import enum
 from migrator.conductor.workflows.model import Commit
 from migrator.states import Status
 
+GIB = 1 << 30
+
 
 class Phase(enum.StrEnum):
     """What the current step is waiting for. Every phase is a row with a time at which it is looked at again."""
@@ -102,3 +104,9 @@ class Policy:
     step_attempts: int = 5
     queue: float = 5.0
     completion: float = 0.0      # for how long the hypervisor's migration may run; 0: without limit
+    per_gib: float = 0.0         # what that is reckoned from: for each GiB of memory and of each disk that is copied, 2 GiB at least
+
+    def limited(self, memory_mib, copied):
+        """Reckon `completion` for a guest. copied: sizes in bytes of the disks that are copied; of all, as long as that is not known."""
+        sizes = [memory_mib << 20, *copied]
+        return dataclasses.replace(self, completion=self.per_gib * sum(max(2.0, size / GIB) for size in sizes))

@@ -261,8 +261,12 @@ def on_silent(at: Situation, event: stimulus.Silent, refused: str = '') -> Actio
     """
     cursor = at.cursor
     if cursor.phase is Phase.CALLING:
+        # Nothing was begun yet, and a host that is restarted answers soon: only one that stays silent ends it.
+        cursor = replace(cursor, silent_since=cursor.silent_since or at.now, failures=cursor.failures + 1)
         error = f'{event.host or "a host"} did not answer the checks'
-        return end(replace(cursor, error=error), Status.FAILED, error)
+        if at.lost(cursor):
+            return end(replace(cursor, error=error), Status.FAILED, error)
+        return Action(Kind.WAIT, cursor, f'{error}; they are asked again', wake_in=at.backoff(cursor.failures))
     if cursor.phase is not Phase.OPERATION:
         return Action(Kind.IGNORE, cursor, 'no longer waited for')
     cursor = replace(cursor, silent_since=cursor.silent_since or at.now, failures=cursor.failures + 1)

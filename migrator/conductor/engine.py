@@ -15,6 +15,7 @@ from oslo_log import log
 from migrator import concurrency, exceptions
 from migrator.conductor import stimulus
 from migrator.conductor.agents import Reply, arguments_of, check_reporter, finished, host_of, place_of
+from migrator.conductor.claims import Claims
 from migrator.conductor.cursor import Kind, Phase
 from migrator.conductor.db import attestations, catalogue, debts, hosts, ledger
 from migrator.conductor.decide import next_action
@@ -69,6 +70,7 @@ class Engine:
         self.agents = agents
         self.places = places
         self.clock = clock
+        self.claims = Claims()
 
     def handle(self, migration_id, reply, request=None):
         """Bring a stimulus to a workflow, and go on until it waits for the next event.
@@ -76,9 +78,10 @@ class Engine:
         migration_id: the workflow. reply: an agents.Reply. request: the caller's context, for the timeline's user.
         Raises MigrationNotFound, and TooLate for a refused abort. Late and doubled stimuli change nothing.
         """
-        transition = self.take(migration_id, reply, request)
-        if transition is not None:
-            self.go_on(migration_id, transition)
+        with self.claims.of(migration_id):
+            transition = self.take(migration_id, reply, request)
+            if transition is not None:
+                self.go_on(migration_id, transition)
 
     def take(self, migration_id, reply, request=None, last=None):
         """Store what a stimulus leads to, and do nothing yet. Returns the Transition, or None when there is nothing to do.
@@ -104,15 +107,26 @@ class Engine:
         Raises nothing: whatever goes wrong here, the row says what is due, and the sweep takes it up.
         """
         try:
-            while transition is not None:
-                row = transition.after.row
-                context = rpc_context.MigratorContext(request_id=row.request_id, migration_id=migration_id)
-                reply = self.perform(context, transition)
-                transition = self.take(migration_id, reply, last=transition) if reply is not None else None
+            with self.claims.of(migration_id):
+                while transition is not None:
+                    row = transition.after.row
+                    context = rpc_context.MigratorContext(request_id=row.request_id, migration_id=migration_id)
+                    reply = self.perform(context, transition)
+                    transition = self.take(migration_id, reply, last=transition) if reply is not None else None
         except exceptions.MigratorError as error:
             LOG.warning('migration %s will be looked at again: %s', migration_id, error)
         except Exception:
             LOG.exception('migration %s will be looked at again', migration_id)
+
+    def let_go(self):
+        """Make what is still being worked on here due at once, for other conductors; called at the end of the process. Returns the ids.
+
+        Whoever takes one up is protected from what this process may still write by the epoch, and the agents by the operation's id.
+        """
+        held = self.claims.held()
+        if held:
+            self.database.run(lambda tx: ledger.make_due(tx, held))
+        return held
 
     def remark(self, migration_id, request, what, reason):
         """Add what a user did to the timeline of a migration."""
@@ -169,14 +183,18 @@ class Engine:
             return dataclasses.replace(action, kind=Kind.CALL if wf.checks else Kind.START)
         rows = hosts.get_many(tx, [row.source_host, row.destination_host])
         there = rows.get(row.destination_host)
-        if there is not None and (not there.enabled or there.draining):
-            why = f'host {row.destination_host} is {"stopping" if there.enabled else "disabled: " + there.disabled_reason}'
+        if there is not None and not there.enabled:
+            why = f'host {row.destination_host} is disabled: {there.disabled_reason}'
             cursor = dataclasses.replace(record.cursor, status=Status.FAILED, phase=Phase.ENDED, error=why)
             return dataclasses.replace(action, kind=Kind.END, cursor=cursor, reason=why)
-        if len(rows) != 2 or not hosts.take_places(tx, rows.values(), self.places):
+        restarting = [host for host, known in rows.items() if is_restarting(known, record.policy)]
+        if restarting:
+            why = f'waits until the agent of {" and ".join(restarting)} is back'
+        elif len(rows) == 2 and hosts.take_places(tx, rows.values(), self.places):
+            return dataclasses.replace(action, kind=Kind.CALL)
+        else:
             why = hosts.obstacle(rows.values(), self.places) or 'waits for a free place at its hosts'
-            return dataclasses.replace(action, kind=Kind.WAIT, cursor=record.cursor, reason=why, wake_in=record.policy.queue)
-        return dataclasses.replace(action, kind=Kind.CALL)
+        return dataclasses.replace(action, kind=Kind.WAIT, cursor=record.cursor, reason=why, wake_in=record.policy.queue)
 
     def _store(self, tx, record, action, reply, request):
         row, cursor = record.row, action.cursor
@@ -185,6 +203,7 @@ class Engine:
         values = {'reason': row.reason if again else action.reason}
         if reply.plan:
             values['plan'] = reply.plan
+            values['policy'] = vars(limited_by(record.policy, reply.plan))
         if isinstance(reply.event, stimulus.Finished):
             values['facts'] = learned(row.facts, record.cursor.step, reply.result)
         if ended:
@@ -276,6 +295,16 @@ def reporter_of(row, op_id):
         return place_of(row, op_id.split('/')[1])[0]
     except KeyError as error:
         raise exceptions.InvalidRequest(f'{op_id} is no operation of a {row.kind}') from error
+
+
+def is_restarting(host, policy):
+    """True for a host whose agent said lately that it stops: it is expected back. host: a row of service with the time as `now`."""
+    return bool(host.draining) and host.now - host.last_seen < policy.lost_after * 1000
+
+
+def limited_by(policy, plan):
+    """The time limit, once it is known what is copied."""
+    return policy.limited(plan['memory_mib'], [disk['size'] for disk in plan['disks'] if disk['target'] in plan['copy']])
 
 
 def stale(record, reply):

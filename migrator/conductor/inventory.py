@@ -43,8 +43,9 @@ class Changes:
 class Inventory:
     """Takes heartbeats in."""
 
-    def __init__(self, database, poll_interval=0.0):
-        """poll_interval: seconds after which an agent is asked for an operation that it did not tell of."""
+    def __init__(self, database, poll_interval=0.0, versions=None):
+        """poll_interval: seconds after which an agent is asked for an operation that it did not tell of. versions: AgentVersions."""
+        self.versions = versions
         self.database = database
         self.quiet = poll_interval * 1000
 
@@ -53,6 +54,8 @@ class Inventory:
 
         Late and doubled heartbeats of the same process change nothing.
         """
+        if self.versions is not None:
+            self.versions.heard(beat.rpc_version)
         try:
             return self.database.run(lambda tx: self._take(tx, beat))
         except db_exception.DBDuplicateEntry:       # a workflow made the guest, or the other copy the host's row, since this one looked

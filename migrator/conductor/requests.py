@@ -21,8 +21,6 @@ from migrator.conductor.workflows import WORKFLOWS
 from migrator.rpc import facts
 from migrator.states import InstanceState
 
-GIB = 1 << 30
-
 #: What makes a guest run that did not, or may be followed by that.
 STARTING = ('instance_start', 'instance_create', 'instance_define')
 
@@ -68,7 +66,7 @@ class Requests:
     def live_migrate(self, context, instance, destination, request_id, options):
         """Ask for a live migration. Returns (row, transition); transition is None for a repeated request or a queued migration."""
         def prepare(tx):
-            guest = catalogue.get(tx, instance)
+            guest = self._free(tx, instance)
             rows = hosts.get_many(tx, [guest.host, destination])
             self.may_move(guest, destination, rows)
             request = {'guest': facts.to_wire(guest_of(guest)), 'options': options}
@@ -90,7 +88,7 @@ class Requests:
     def instance_start(self, context, instance, request_id):
         """Ask to start a guest. No guest is started while a lock or a debt names it."""
         def prepare(tx):
-            guest = catalogue.get(tx, instance)
+            guest = self._free(tx, instance)
             rows = hosts.get_many(tx, [guest.host])
             self.usable(guest.host, rows, disabled_too=True)
             if guest.state == InstanceState.UNKNOWN:
@@ -101,7 +99,7 @@ class Requests:
     def instance_stop(self, context, instance, request_id, timeout):
         """Ask to stop a guest. timeout: seconds that it is given to shut down by itself."""
         def prepare(tx):
-            guest = catalogue.get(tx, instance)
+            guest = self._free(tx, instance)
             rows = hosts.get_many(tx, [guest.host])
             self.usable(guest.host, rows, disabled_too=True)
             return 'instance_stop', guest, '', {'timeout': timeout}, rows
@@ -110,7 +108,7 @@ class Requests:
     def instance_delete(self, context, instance, request_id):
         """Ask to delete a stopped guest with the disks that were made for it."""
         def prepare(tx):
-            guest = catalogue.get(tx, instance)
+            guest = self._free(tx, instance)
             rows = hosts.get_many(tx, [guest.host])
             self.usable(guest.host, rows, disabled_too=True)
             if guest.state == InstanceState.UNKNOWN:
@@ -122,6 +120,13 @@ class Requests:
         return self._ask(context, request_id, prepare, Wanted(('instance_delete',), instance))
 
     # --- the rules ---
+
+    def _free(self, tx, instance):
+        """Read a guest that nobody works on. What somebody works on is about to change, so this is said before anything else."""
+        guest = catalogue.get(tx, instance)
+        if guest.locked_by:
+            self._refuse_locked(tx, guest)
+        return guest
 
     def may_move(self, guest, destination, rows):
         """Raise a typed error unless this guest may be sent there, as far as the catalogue can tell."""
@@ -165,8 +170,6 @@ class Requests:
     def _write(self, tx, context, request_id, prepare):
         kind, guest, destination, request, rows = prepare(tx)
         now = rows[guest.host].now
-        if guest.locked_by:
-            self._refuse_locked(tx, guest)
         if guest.owed:
             self._refuse_owed(tx, kind, guest, destination)
         if kind in STARTING and rows[guest.host].owing:
@@ -207,12 +210,10 @@ class Requests:
 
     def _policy(self, kind, guest):
         s = self.settings
-        completion = 0.0
-        if kind == 'live_migration' and s.completion_timeout:
-            sizes = [guest.memory_mib << 20, *(d['size'] for d in guest.disks if d['kind'] == 'file')]
-            completion = s.completion_timeout * sum(max(2.0, size / GIB) for size in sizes)
-        return Policy(claim=s.claim_seconds, poll=s.poll_interval, retry=s.retry_interval, observe=s.observe_interval,
-                      lost_after=s.host_lost_after, step_attempts=s.step_attempts, completion=completion)
+        policy = Policy(claim=s.claim_seconds, poll=s.poll_interval, retry=s.retry_interval, observe=s.observe_interval,
+                        lost_after=s.host_lost_after, step_attempts=s.step_attempts,
+                        per_gib=s.completion_timeout if kind == 'live_migration' else 0.0)
+        return policy.limited(guest.memory_mib, [d['size'] for d in guest.disks if d['kind'] == 'file']) if policy.per_gib else policy
 
     @staticmethod
     def _refuse_locked(tx, guest):
@@ -242,10 +243,8 @@ class Requests:
             if known is not None:
                 return wanted.same(known), None
             _kind, guest, _destination, _request, _rows = prepare(tx)
-            if guest.locked_by is None:
-                holder = ledger.lock_holder(tx, catalogue.resource(guest.uuid))
-                if holder is None:
-                    raise exceptions.ResourceLocked('another request for the same instance came at the same time; try again') from error
+            if ledger.lock_holder(tx, catalogue.resource(guest.uuid)) is None:
+                raise exceptions.ResourceLocked('another request for the same instance came at the same time; try again') from error
             self._refuse_locked(tx, guest)
         return self.database.run(look)
 

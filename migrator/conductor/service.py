@@ -3,6 +3,7 @@
 Normal progress comes by events; the sweep is what makes the death of any process, and the loss of any message, harmless.
 """
 import threading
+import time
 
 from oslo_log import log
 
@@ -17,14 +18,15 @@ from migrator.conductor.manager import AgentEndpoint, UserEndpoint
 from migrator.conductor.payments import Payments
 from migrator.conductor.recovery import Recovery
 from migrator.conductor.requests import Requests
+from migrator.conductor.versions import AgentVersions
 from migrator.rpc import contract, server
 from migrator.rpc.compute import ComputeAPI
 
 LOG = log.getLogger(__name__)
 
 
-#: Seconds that an ending conductor gives to the transitions it is working on.
-GRACE = 10.0
+#: Seconds between two looks at the versions that the agents announced.
+REFRESH_SECONDS = 5.0
 
 #: Seconds between two attempts to reach the database at the start.
 RETRY_SECONDS = 2.0
@@ -35,11 +37,12 @@ class ConductorService(service.Service):
 
     def __init__(self, conf, transport, database=None):
         """conf: with the project's options registered. transport: migrator.rpc.transport.Transport. database: one to share, or None."""
-        super().__init__('migrator-conductor', conf.host)
+        super().__init__('migrator-conductor', conf.host, conf.graceful_stop_timeout)
         settings = conf.conductor
         self.settings = settings
         self.database = database or Database(conf.database.connection)
-        agents = Agents(ComputeAPI(conf, transport))
+        self.versions = AgentVersions(self.database, settings.host_down_after)
+        agents = Agents(ComputeAPI(conf, transport, self.versions.lowest))
         self.pool = concurrency.Pool(settings.workers)
         self.engine = Engine(self.database, agents, settings.max_migrations_per_host)
         self.payments = Payments(self.database, agents, settings)
@@ -47,10 +50,11 @@ class ConductorService(service.Service):
         recovery = Recovery(self.database, self.engine, self.requests, settings)
         self._server = server.make_server(transport, contract.TOPIC_CONDUCTOR, self.host, [
             UserEndpoint(self.database, self.engine, self.requests, recovery, agents, settings, self.pool),
-            AgentEndpoint(self.engine, Inventory(self.database, settings.poll_interval), self.payments, self.pool)])
+            AgentEndpoint(self.engine, Inventory(self.database, settings.poll_interval, self.versions), self.payments, self.pool)])
         self._stop = threading.Event()
         self._serving = False
         self._sweeper = None
+        self._refresh_at = 0.0
 
     def start(self):
         """Check the schema, hear requests and begin to sweep. Waits for the database; SchemaMismatch if it is not this code's."""
@@ -72,16 +76,26 @@ class ConductorService(service.Service):
             self._stop.wait(RETRY_SECONDS)
         return False
 
-    def stop(self):
-        """Take nothing new, finish the transitions that are being worked on, and let go. What waits is in the database."""
+    def drain(self):
+        """Take nothing new, answer what was asked, finish the transitions that are being worked on, and let go of the rest.
+
+        What waits is in the database. What cannot be finished in time, for an agent does not answer, is made due at once, so that
+        another conductor does not wait until its claim ends.
+        """
         self._stop.set()
         if self._serving:
-            service.within(GRACE, 'the end of the RPC server', self._server.stop)
-        if not self.pool.wait_all(GRACE):
-            LOG.warning('%s transitions are left to other conductors', self.pool.running)
+            service.within(self.left_for_work(), 'the end of the RPC server', server.finish, self._server)
         if self._sweeper is not None:
-            service.within(GRACE, 'the last sweep', self._sweeper.wait)
+            service.within(self.left_for_work(), 'the last sweep', self._sweeper.wait)
+        self.engine.claims.wait_none(self.left_for_work())
+        self.pool.wait_all(self.left_for_work())
+        service.within(self.left(), 'letting go', self._let_go)
         self.database.dispose()
+
+    def _let_go(self):
+        left = self.engine.let_go()
+        if left:
+            LOG.warning('%d migrations are left to other conductors: %s', len(left), ', '.join(left))
 
     def _sweep_for_ever(self):
         while not self._stop.wait(self.settings.sweep_interval):
@@ -94,6 +108,9 @@ class ConductorService(service.Service):
 
     def sweep(self):
         """Take up every workflow and debt that is due, as far as there are workers."""
+        if time.monotonic() >= self._refresh_at:
+            self._refresh_at = time.monotonic() + REFRESH_SECONDS
+            self.versions.refresh()
         for migration_id in self.database.run(lambda tx: ledger.due(tx, self.settings.sweep_batch)):
             if not self.pool.try_spawn(self._wake, migration_id):
                 return

@@ -52,6 +52,7 @@ class OperationServer:
         self._accepting = threading.Lock()   # one request is judged at a time, or two copies would both find the journal empty
         self._changed = threading.Condition()
         self._running = {}                   # op_id -> method
+        self._telling = 0                    # operations that ended and are being reported for the first time
         self._unreported = {}                # op_id -> Operation whose first report failed
         self._draining = False
         self._stopped = False
@@ -135,18 +136,22 @@ class OperationServer:
     # --- running ---
 
     def _run(self, operation, fn):
+        finished = None
         try:
-            finished = self._outcome(operation, fn)
+            ended = self._outcome(operation, fn)
             if self._stopped:
                 LOG.warning('%s ended after the agent did; the next process will report it as interrupted', operation.op_id)
                 return
+            finished = ended
             self._record(self._journal.finish, finished.op_id, finished.state, finished.result, finished.error_type, finished.error)
         finally:
             with self._changed:
                 del self._running[operation.op_id]
+                self._telling += finished is not None
                 self._changed.notify_all()
         told = self._tell(finished)
         with self._changed:
+            self._telling -= 1
             if told:
                 self._pause = 0.0            # somebody answers: whatever else waits may go
             else:
@@ -243,6 +248,11 @@ class OperationServer:
         """Wait until nothing runs but methods named in `ignored`; returns False if that took longer than `timeout` seconds."""
         with self._changed:
             return self._changed.wait_for(lambda: all(name in ignored for name in self._running.values()), timeout)
+
+    def wait_told(self, timeout):
+        """Wait until the conductor has acknowledged all that ended; returns False if that took longer than `timeout` seconds."""
+        with self._changed:
+            return self._changed.wait_for(lambda: not self._telling and not self._unreported, timeout)
 
     def stop(self):
         """End. What still runs is no longer waited for: whatever becomes of it, the next process reports it as interrupted."""

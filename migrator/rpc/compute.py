@@ -17,9 +17,11 @@ class ComputeAPI:
     and the outcome comes as `operation_finished`. They may be repeated with the same envelope: an operation begins once.
     """
 
-    def __init__(self, conf, transport):
-        self._client = Client(transport, contract.TOPIC_COMPUTE, contract.COMPUTE, contract.COMPUTE_VERSION, conf.rpc_version_cap,
-                              broken=exceptions.AgentError)
+    def __init__(self, conf, transport, lowest=str):
+        """lowest: gives the highest version that all live agents understand, '' for any; a pinned [upgrade_levels] compute is stronger."""
+        pinned = conf.upgrade_levels.compute
+        self._client = Client(transport, contract.TOPIC_COMPUTE, contract.COMPUTE, contract.COMPUTE_VERSION,
+                              lowest if pinned == 'auto' else lambda: pinned, broken=exceptions.AgentError)
 
     def check_can_live_migrate_destination(self, context, host, guest):
         """Ask what `host` offers to `guest` (facts.Guest). Returns DestinationFacts. No side effects."""
@@ -94,11 +96,11 @@ class ComputeAPI:
         return self._ask(facts.Report, context, host, name, envelope=facts.to_wire(envelope), **arguments)
 
     def _ask(self, answer, context, host, name, **arguments):
-        data = self._client.call(context, name, '1.0', server=host, **arguments)
+        data = self._client.call(context, name, server=host, **arguments)
         try:
             return facts.from_wire(answer, data)
         except exceptions.InvalidRequest as error:  # the answer is at fault, not the caller
             raise exceptions.AgentError(f'{host} answered {name} with what cannot be read: {error}') from None
 
     def _yes(self, context, host, name, **arguments):
-        return bool(self._client.call(context, name, '1.0', server=host, **arguments))
+        return bool(self._client.call(context, name, server=host, **arguments))

@@ -33,7 +33,7 @@ class ConductorAPI:
         self._transport = transport or rpc_transport.get_transport(conf)
         self._user = user
         self._client = rpc_transport.Client(self._transport, contract.TOPIC_CONDUCTOR, contract.CONDUCTOR, contract.CONDUCTOR_VERSION,
-                                            conf.rpc_version_cap)
+                                            lambda: conf.upgrade_levels.conductor)
 
     @classmethod
     def from_url(cls, transport_url, user=''):
@@ -132,7 +132,7 @@ class ConductorAPI:
     def _call(self, name, hint='', **arguments):
         context = rpc_context.MigratorContext(request_id=arguments.get('request_id'), user=self._user, overwrite=False)
         try:
-            return self._client.call(context, name, '1.0', **arguments)
+            return self._client.call(context, name, **arguments)
         except errors.NotDelivered as error:
             raise exceptions.Unavailable(f'no conductor can be asked: {error}') from None
         except errors.NoAnswer as error:
@@ -165,13 +165,13 @@ class AgentToConductorAPI:
 
     def __init__(self, conf, transport):
         self._client = rpc_transport.Client(transport, contract.TOPIC_CONDUCTOR, contract.AGENT, contract.AGENT_VERSION,
-                                            conf.rpc_version_cap, namespace=contract.AGENT_NAMESPACE)
+                                            lambda: conf.upgrade_levels.conductor, namespace=contract.AGENT_NAMESPACE)
         self._patience = heartbeat_patience(conf.compute.heartbeat_interval)
 
     def operation_finished(self, context, report):
         """Tell the outcome of an operation (facts.Report); returning means that the conductor has recorded it."""
-        self._client.call(context, 'operation_finished', '1.0', report=facts.to_wire(report))
+        self._client.call(context, 'operation_finished', report=facts.to_wire(report))
 
     def heartbeat(self, context, heartbeat):
         """Tell that the agent lives (facts.Heartbeat). Returns {'resync': bool}: the conductor wants the whole inventory next."""
-        return self._client.call(context, 'heartbeat', '1.0', patience=self._patience, heartbeat=facts.to_wire(heartbeat)) or {}
+        return self._client.call(context, 'heartbeat', patience=self._patience, heartbeat=facts.to_wire(heartbeat)) or {}

@@ -3,9 +3,13 @@
 A method's `kind` tells how it is issued: CALL is a short blocking request without side effects; SPAWN is call-then-spawn
 (acknowledged at once, its outcome comes back through `operation_finished`). `timeout` is in seconds and is the time for an answer to
 a CALL, or for the acknowledgement of a SPAWN; it says nothing about how long the work takes.
+
+A method or an argument that comes later raises the minor version and says in which it came. The arguments that a method was born with
+are needed; later ones are left out for a peer that does not know them, and must be such that the request is right without them.
 """
 import dataclasses
 import enum
+import re
 
 CONTROL_EXCHANGE = 'migrator'
 TOPIC_CONDUCTOR = 'migrator-conductor'
@@ -32,13 +36,39 @@ class Kind(enum.StrEnum):
 
 @dataclasses.dataclass(frozen=True)
 class Method:
-    """One method: its name, how it is issued, the time-out in seconds, the names of its arguments, and one line of meaning."""
+    """One method: its name, how it is issued, the time-out in seconds, the names of its arguments, and one line of meaning.
+
+    since: the version in which it came. added: (name, version) of arguments that came later.
+    """
 
     name: str
     kind: Kind
     timeout: float
     arguments: tuple[str, ...]
     doc: str
+    since: str = '1.0'
+    added: tuple[tuple[str, str], ...] = ()
+
+    def fitting(self, arguments, cap):
+        """Leave out what came after version `cap` ('': nothing). Returns (arguments, the version that they need)."""
+        came = dict(self.added)
+        kept = {k: v for k, v in arguments.items() if not cap or k not in came or order(came[k]) <= order(cap)}
+        return kept, max([self.since, *(came[k] for k in kept if k in came)], key=order)
+
+
+def is_version(text):
+    """True for a version such as 1.0."""
+    return isinstance(text, str) and re.fullmatch(r'[0-9]{1,4}\.[0-9]{1,4}', text) is not None
+
+
+def order(version):
+    """Give what versions are compared by."""
+    return tuple(int(number) for number in version.split('.'))
+
+
+def first_of(version):
+    """Give the first version that has the same major number."""
+    return f'{order(version)[0]}.0'
 
 
 COMPUTE = {m.name: m for m in (

@@ -29,6 +29,8 @@ def exposed(table):
                 return method(self, context, **arguments)
             except (errors.NoAnswer, errors.NotDelivered) as error:     # of a third party; the caller knows these only of us
                 raise exceptions.Unavailable(str(error)) from None
+            except (errors.NoSuchMethod, errors.UnsupportedVersion) as error:
+                raise exceptions.NotPossible(f'not before all agents are upgraded: {error}') from None
             except exceptions.MigratorError:
                 raise
             except Exception as error:
@@ -59,6 +61,12 @@ def make_server(transport, topic, host, endpoints):
             raise rpc.ExpectedException() from None
     serving.dispatcher.dispatch = dispatch_or_refuse
     return serving
+
+
+def finish(serving):
+    """Hear nothing more, and wait until what was heard is answered; the rest is left in the queue for others, or for our successor."""
+    serving.stop()
+    serving.wait()
 
 
 def target(version, namespace=None):

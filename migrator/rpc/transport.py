@@ -104,31 +104,35 @@ def get_transport(conf=cfg.CONF, url=None):
 class Client:
     """Calls to one topic, with every failure translated.
 
-    topic, namespace: whom. table: the contract's methods. version_cap: highest version to send, '' for no cap. broken: class of
+    topic, namespace: whom. table: the contract's methods. version_cap: gives the highest version to send, '' for no cap. broken: class of
     error for an answer of the other side that this side does not know.
     """
 
-    def __init__(self, transport, topic, table, version, version_cap='', namespace=None, broken=exceptions.MigratorError):
+    def __init__(self, transport, topic, table, version, version_cap=str, namespace=None, broken=exceptions.MigratorError):
         self.transport = transport
         self._table = table
+        self._version_cap = version_cap
         self._broken = broken
         where = oslo_messaging.Target(exchange=contract.CONTROL_EXCHANGE, topic=topic, version=version, namespace=namespace)
-        self._client = oslo_messaging.get_rpc_client(transport.messaging, where, version_cap=version_cap or None, retry=RETRIES,
+        self._client = oslo_messaging.get_rpc_client(transport.messaging, where, retry=RETRIES,
                                                      serializer=rpc_context.ContextSerializer())
 
-    def call(self, context, name, version, server=None, patience=None, **arguments):
+    def call(self, context, name, version=None, server=None, patience=None, **arguments):
         """Send the request `name` and wait for its answer, for as long as the contract says.
 
-        server: one host; None is any that hears the topic. version: in which the method appeared in this form. patience: seconds to wait
-        for the answer, if not the contract's; a request that nobody has taken by then is dropped by the broker. Raises the other
-        side's MigratorError by class, NoAnswer, NotDelivered, NoSuchMethod, UnsupportedVersion; and, before anything is sent,
-        InvalidRequest or PayloadTooLarge.
+        server: one host; None is any that hears the topic. version: None is the lowest that has the method and the arguments. Arguments
+        that are newer than the cap are left out; a method that is newer raises UnsupportedVersion. patience: seconds to wait for the
+        answer, if not the contract's; a request that nobody has taken by then is dropped by the broker. Raises the other side's
+        MigratorError by class, NoAnswer, NotDelivered, NoSuchMethod, UnsupportedVersion; and, before anything is sent, InvalidRequest or
+        PayloadTooLarge.
         """
         method = self._table[name]
         wire.check_arguments(method, arguments)
+        cap = self._version_cap()
+        arguments, needed = method.fitting(arguments, cap)
+        where = {'version': version or needed, 'version_cap': cap or None} | ({} if server is None else {'server': server})
         self.transport.connect()
         timeout = method.timeout if patience is None else patience
-        where = {'version': version} if server is None else {'version': version, 'server': server}
         prepared = self._client.prepare(timeout=timeout, transport_options=oslo_messaging.TransportOptions(at_least_once=True),
                                         **where)
         whom = server or 'the conductor'

@@ -21,8 +21,11 @@ def check_size(what, value):
 
 
 def check_arguments(method, arguments):
-    """Check a request against its entry in the contract: exactly the named arguments, and not too large. Raises InvalidRequest."""
-    unknown = sorted(set(arguments) - set(method.arguments))
+    """Check a request against its entry in the contract: exactly the named arguments, later ones or not, and not too large.
+
+    Raises InvalidRequest.
+    """
+    unknown = sorted(set(arguments) - set(method.arguments) - {name for name, _ in method.added})
     missing = [name for name in method.arguments if name not in arguments]
     if unknown:
         raise exceptions.InvalidRequest(f'{method.name} has no argument {", ".join(unknown)[:200]}')

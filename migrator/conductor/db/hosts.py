@@ -40,6 +40,12 @@ def beat(tx, known, heartbeat):
         tx.execute(sa.update(service).where(service.c.host == heartbeat.host).values(**values))
 
 
+def versions(tx, down_after):
+    """List the RPC versions that agents announced which were heard of within `down_after` seconds. One statement."""
+    return tx.execute(sa.select(service.c.rpc_version).where(service.c.last_seen > now_ms() - int(down_after * 1000))
+                      .distinct()).scalars().all()
+
+
 def set_enabled(tx, host, enabled, reason):
     """Enable or disable a host. One statement. Returns False if there is no such host."""
     done = tx.execute(sa.update(service).where(service.c.host == host).values(enabled=enabled, disabled_reason=reason[:255]))

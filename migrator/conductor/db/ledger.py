@@ -125,7 +125,8 @@ def store(tx, record, cursor, reason, wake_at, **values):
     if changed.rowcount != 1:
         raise EpochConflict(row.id)
     known = row._mapping if hasattr(row, '_mapping') else vars(row)
-    return dataclasses.replace(record, row=types.SimpleNamespace(**{**known, **values}), cursor=cursor)
+    policy = Policy(**values['policy']) if 'policy' in values else record.policy
+    return dataclasses.replace(record, row=types.SimpleNamespace(**{**known, **values}), cursor=cursor, policy=policy)
 
 
 def insert(tx, values):
@@ -166,6 +167,11 @@ def due(tx, limit):
                       .order_by(migration.c.next_wakeup).limit(limit)).scalars().all()
 
 
+def make_due(tx, migrations):
+    """Let others take these workflows up at once. One statement."""
+    tx.execute(sa.update(migration).where(migration.c.id.in_(migrations), LIVE).values(next_wakeup=now_ms()))
+
+
 def queued(tx, hosts, limit):
     """Name queued migrations that touch one of the hosts, oldest first. One statement."""
     return tx.execute(sa.select(migration.c.id).where(
@@ -187,7 +193,8 @@ def wake_host(tx, host):
     """A host's agent is new: look at once at every workflow that waits for it. One statement."""
     tx.execute(sa.update(migration).where(
         LIVE, sa.or_(migration.c.source_host == host, migration.c.destination_host == host),
-        migration.c.phase.in_([Phase.OPERATION.value, Phase.OBSERVING.value])).values(next_wakeup=now_ms()))
+        migration.c.phase.in_([p.value for p in (Phase.QUEUED, Phase.CALLING, Phase.OPERATION, Phase.OBSERVING)]))
+        .values(next_wakeup=now_ms()))
 
 
 def progress(tx, migration_id, job, quiet=0):

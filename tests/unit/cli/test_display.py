@@ -96,6 +96,12 @@ class MigrationTest(CommandCase):
         self.assertEqual({'needs_attention': True}, result.calls[0][1])
         self.assertIn('Kind', result.out)
 
+    def test_an_empty_list_is_a_sentence_for_people_and_an_empty_list_for_machines(self):
+        result = self.run_cli('migration', 'list', '--needs-attention', list=[])
+        self.assertEqual((0, '', 'migrator: nothing needs attention\n'), (result.code, result.out, result.err))
+        self.assertEqual([], json.loads(self.run_cli('migration', 'list', '-f', 'json', list=[]).out))
+        self.assertEqual('', self.run_cli('host', 'list', hosts=[]).out)
+
     def test_show_has_the_timeline_and_the_debts(self):
         debts = [{'id': '1', 'host': 'host-b', 'action': 'post_live_migration_at_source', 'reason': 'host-b does not answer'}]
         result = self.run_cli('migration', 'show', MIGRATION, show=migration(debts=debts, statistics={'downtime_ms': 97}))

@@ -14,7 +14,7 @@ from tests.unit.conductor.positions import EVENTS, NOW, POSITIONS, PRE, aborted,
 TABLE = """
                      due     fit unfit done    failed  broken  alive unknown silent lost    busy abort
 queued |             admit   .   .     .       .       .       .     .       .      .       .    CANC
-checking |           call    pre FAIL  .       .       .       .     .       FAIL   FAIL    FAIL CANC
+checking |           call    pre FAIL  .       .       .       .     .       wait   FAIL    wait CANC
 preparing |          poll    .   .     mig     undoD   wait    .     pre~    wait   undoD   wait wait
 preparing, resting | pre     .   .     .       .       .       .     .       .      .       .    undoD
 running |            poll    .   .     observe observe observe .     mig~    wait   observe wait wait+x

@@ -2,6 +2,7 @@
 import testscenarios
 
 from migrator import exceptions
+from migrator.conductor.db import ledger
 from migrator.states import GuestState, PauseReason
 from tests import base
 from tests.simulated import SHARED, Cloud
@@ -241,6 +242,19 @@ class TimeLimitTest(CloudTestCase):
         view = self.cloud.migrate('slow', 'beta', 'failed')
         self.assertIn('longer than its time limit', view['error'])
         self.cloud.assert_clean(guest, 'alpha')
+
+
+class LengthOfTimeLimitTest(CloudTestCase):
+
+    options = {'conductor__completion_timeout': 100}
+
+    def test_only_what_is_copied_counts(self):
+        """Given guests with one disk each, shared or not, when they move, then memory and the copied disk are allowed 2 GiB's time each."""
+        for name, shared, limit in (('near', False, 400), ('far', True, 200)):
+            self.cloud.create(name, 'alpha', shared=shared)
+            moved = self.cloud.migrate(name, 'beta')
+            row = self.cloud.database.run(lambda tx, m=moved: ledger.load(tx, m['id']))
+            self.assertEqual((limit, 0 if shared else 1), (row.policy.completion, len(row.row.plan['copy'])))
 
 
 class MisbehaviourTest(CloudTestCase):

@@ -175,12 +175,15 @@ class InstanceTest(CloudTestCase):
         self.cloud.wait(self.api.instance_stop('web', timeout=1), 'completed')
         self.cloud.assert_clean(guest, 'alpha', 'stopped')
 
-    def test_no_start_while_a_lock_names_it(self):
+    def test_nothing_else_while_a_lock_names_it(self):
+        """Given a guest that is being migrated, when anything is asked of it, then that comes first, whatever else would be in the way."""
         guest = self.cloud.create('web', 'alpha')
         self.world.inject('beta', 'post_live_migration_at_destination', 'hang')
         moving = self.api.live_migrate('web', 'beta')
         self.cloud.wait(moving, 'finishing')
-        self.assertRaises(exceptions.AlreadyMigrating, self.api.instance_start, 'web')
+        for ask in (self.api.instance_start, self.api.instance_stop, self.api.instance_delete,
+                    lambda name: self.api.live_migrate(name, 'beta'), lambda name: self.api.live_migrate(name, 'nowhere')):
+            self.assertIn(moving['id'], str(self.assertRaises(exceptions.AlreadyMigrating, ask, 'web')))
         self.world.release()
         self.cloud.wait(moving, 'completed')
         self.assertEqual([], self.world.history(guest, 'start_instance', 'beta'))

@@ -129,7 +129,7 @@ class FormTest(ClientTestCase):
         self.assertRaises(errors.UnsupportedVersion, self.call, version='1.9', instance_uuid='x')
 
     def test_the_version_cap_forbids_to_send_what_old_agents_do_not_know(self):
-        api = compute.ComputeAPI(support.make_conf(rpc_version_cap='0.9'), self.transport)
+        api = compute.ComputeAPI(support.make_conf(upgrade_levels__compute='0.9'), self.transport)
         self.assertRaises(errors.UnsupportedVersion, api.locate_instance, support.new_context(), self.host, 'x', *SEEN)
         self.assertEqual([], self.endpoint.calls)
 
@@ -151,7 +151,7 @@ class ConductorAPITest(testtools.TestCase):
         self.calls = []
 
     def answer_with(self, result):
-        def call(context, name, version, **arguments):
+        def call(context, name, **arguments):
             wire.check_arguments(contract.CONDUCTOR[name], arguments)
             self.calls.append((name, arguments))
             if isinstance(result, Exception):
