@@ -34,13 +34,15 @@ class Reply:
     error: str = ''
     plan: dict = dataclasses.field(default_factory=dict)
     host: str = ''                                    # who reported of its own accord; '' for an answer to a question
+    gone: bool = False                                # the host said that it knows no such guest
 
 
 def finished(report):
     """Turn an agent's report of an ended operation into a reply."""
     kind = getattr(exceptions, report.error_type, None)
     untouched = isinstance(kind, type) and issubclass(kind, exceptions.PreconditionFailed)      # by the contract of the drivers
-    return Reply(stimulus.Finished(report.state, report.error, untouched), report.op_id, report.result, report.error)
+    return Reply(stimulus.Finished(report.state, report.error, untouched), report.op_id, report.result, report.error,
+                 gone=kind is exceptions.InstanceNotFound)
 
 
 def check_reporter(host, expected, op_id):
@@ -108,13 +110,14 @@ class Agents:
         return UNREACHABLE if found.state is GuestState.DEAD else found     # no host can say that of itself
 
     def observed(self, context, row, source=None, dead=(False, False)):
-        """Ask both hosts at the same time.
+        """Ask the source and then the destination.
 
         source: what the source said with its report a moment ago, if it did. dead: whether source and destination are attested to be off.
+        Never the other way round or at once: what the destination says must not be older than what the source says. A job could end
+        in between, and a guest that is left paused at the source would be resumed for a destination that was still empty when it was asked.
         """
-        there = concurrency.spawn(self.locate, context, row.destination_host, row, dead[1])
         here = source or self.locate(context, row.source_host, row, dead[0])
-        return Reply(stimulus.Observed(here, there.wait()))
+        return Reply(stimulus.Observed(here, self.locate(context, row.destination_host, row, dead[1])))
 
     def poll(self, context, op_id, host):
         """Ask how an operation stands."""
@@ -178,7 +181,7 @@ def arguments_of(row, method):
         if method == 'create_instance':
             return {'spec': facts.from_wire(facts.InstanceSpec, row.request['spec'])}
         if method == 'stop_instance':
-            return {'instance_uuid': row.instance_uuid, 'timeout': row.request['timeout']}
+            return {'instance_uuid': row.instance_uuid, 'timeout': row.request.get('timeout', 0)}    # what was never handed over is cut off
         return {'instance_uuid': row.instance_uuid}
     plan = facts.from_wire(facts.Plan, row.plan)
     if method == 'live_migration':

@@ -5,9 +5,12 @@ as it acts, as always. What no agent can know is checked here: a guest that the 
 """
 from oslo_log import log
 
-from migrator.conductor.agents import check_reporter, finished
-from migrator.conductor.db import debts
+from migrator.conductor import stimulus
+from migrator.conductor.agents import Reply, check_reporter, finished
+from migrator.conductor.db import debts, ledger
+from migrator.conductor.engine import commit
 from migrator.conductor.workflows import WORKFLOWS
+from migrator.conductor.workflows.model import Commit
 from migrator.rpc import context as rpc_context
 from migrator.rpc import facts
 from migrator.states import OperationState
@@ -35,7 +38,8 @@ class Payments:
     def _issue(self, row):
         if resumes(row) and row.instance_host != row.host:
             why = f'the guest is known at {row.instance_host or "no host"} by now; it must not go on at {row.host}'
-            return self._settle(row.id, row.attempt, OperationState.FAILED, why, row.process_id, True)
+            reply = Reply(stimulus.Finished(OperationState.FAILED, why, untouched=True), error=why)
+            return self._settle(row.id, row.attempt, reply, row.process_id)
         context = rpc_context.MigratorContext(migration_id=row.migration_id)
         envelope = facts.Envelope(op_id=f'{row.id}/{row.action}/{row.attempt}', migration_id=row.migration_id,
                                   epoch=row.epoch + row.attempt, process_id=row.process_id, request_id=context.request_id)
@@ -43,7 +47,7 @@ class Payments:
         LOG.info('%s is asked to pay a debt: %s', row.host, row.action)
         reply = self.agents.begin(context, row.action, row.host, envelope, arguments)
         if reply is not None and hasattr(reply.event, 'state'):
-            self._settle(row.id, row.attempt, reply.event.state, reply.error, row.process_id, reply.event.untouched)
+            self._settle(row.id, row.attempt, reply, row.process_id)
         return None
 
     def finished(self, report):
@@ -54,17 +58,31 @@ class Payments:
         known = self.database.run(lambda tx: debts.get(tx, owner))
         if known is not None:
             check_reporter(report.host, known.host, report.op_id)
-        reply = finished(report)
-        self._settle(owner, int(attempt), report.state, reply.error, report.process_id, reply.event.untouched)
+        self._settle(owner, int(attempt), finished(report), report.process_id)
         return True
 
-    def _settle(self, debt_id, attempt, state, error, process_id, refused):
-        if state is OperationState.SUCCEEDED:
+    def _settle(self, debt_id, attempt, reply, process_id):
+        """Write down how an issue of a debt ended. Where the guest is not, there is nothing left to be cleared."""
+        state, refused = reply.event.state, reply.event.untouched
+        if state is OperationState.SUCCEEDED or reply.gone:
             LOG.info('debt %s is paid', debt_id)
-            self.database.run(lambda tx: debts.paid(tx, debt_id))
+            self.database.run(lambda tx: self._paid(tx, debt_id, reply))
         else:
             wait = self.settings.poll_interval * 1000
-            self.database.run(lambda tx: debts.again(tx, debt_id, attempt, error or state.value, wait, process_id, refused))
+            error = reply.error or state.value
+            self.database.run(lambda tx: debts.again(tx, debt_id, attempt, error, wait, process_id, refused))
+
+    @staticmethod
+    def _paid(tx, debt_id, reply):
+        """The debt is paid, and the catalogue learns what it would have learned had the cleanup been done at once."""
+        row = debts.get(tx, debt_id)
+        if row is None or row.paid_at is not None:
+            return
+        record = ledger.load(tx, row.migration_id)
+        what = WORKFLOWS[record.row.kind].commit_of(row.action)
+        if not (reply.gone and what is Commit.STOPPED):
+            commit(tx, record, what, reply)
+        debts.paid(tx, debt_id)
 
 
 def resumes(row):

@@ -106,12 +106,15 @@ class Requests:
         return self._ask(context, request_id, prepare, Wanted(('instance_stop',), instance))
 
     def instance_delete(self, context, instance, request_id):
-        """Ask to delete a stopped guest with the disks that were made for it."""
+        """Ask to delete a stopped guest with the disks that were made for it.
+
+        One that its host does not know is refused, unless an earlier removal accounts for that: then what that left is removed.
+        """
         def prepare(tx):
             guest = self._free(tx, instance)
             rows = hosts.get_many(tx, [guest.host])
             self.usable(guest.host, rows, disabled_too=True)
-            if guest.state == InstanceState.UNKNOWN:
+            if guest.state == InstanceState.UNKNOWN and ledger.latest_kind(tx, guest.uuid) != 'instance_delete':
                 name = guest.name or guest.uuid
                 raise exceptions.NotPossible(f'{guest.host} does not know instance {name} at present; it may run elsewhere')
             if guest.state in (InstanceState.RUNNING, InstanceState.PAUSED):

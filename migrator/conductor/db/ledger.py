@@ -139,6 +139,12 @@ def by_request(tx, request_id):
     return tx.execute(sa.select(migration).where(migration.c.request_id == request_id)).first()
 
 
+def latest_kind(tx, instance_uuid):
+    """Name the kind of a guest's last workflow, or ''. One statement."""
+    return tx.execute(sa.select(migration.c.kind).where(migration.c.instance_uuid == instance_uuid)
+                      .order_by(migration.c.created_at.desc()).limit(1)).scalar() or ''
+
+
 def lock(tx, resource, migration_id):
     """Take an exclusive lock. One statement. Raises DBDuplicateEntry if it is held."""
     tx.execute(sa.insert(resource_lock).values(resource=resource, migration_id=migration_id, mode='exclusive'))

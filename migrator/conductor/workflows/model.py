@@ -127,6 +127,11 @@ class Workflow:
                 return step
         raise KeyError(f'{self.kind} has no step {name}')
 
+    def commit_of(self, method):
+        """Give what the catalogue learns when a step, or the undo of one, is done, whenever that may be."""
+        step = self.step(method)
+        return step.undo.commit if step.undo and step.undo.method == method else step.commit
+
     def after(self, name):
         """Give the operation after the one named, or None."""
         names = [s.name for s in self.operations]

@@ -336,8 +336,10 @@ class OutcomeTest(base.TestCase):
         begun = Cursor(Status.RUNNING, Phase.OPERATION, 'start_instance', begun=('create_instance', 'start_instance'), attempt=1)
         workflow = WORKFLOWS['instance_create']
         undo = decide(begun, 'failed', workflow=workflow)
-        self.assertEqual('delete_instance', undo.cursor.step)
-        self.assertIs(Commit.DELETED, decide(undo.cursor, 'done', workflow=workflow).commit)
+        self.assertEqual('stop_instance', undo.cursor.step)
+        removed = decide(undo.cursor, 'done', workflow=workflow)
+        self.assertEqual(('delete_instance', Commit.STOPPED), (removed.cursor.step, removed.commit))
+        self.assertIs(Commit.DELETED, decide(removed.cursor, 'done', workflow=workflow).commit)
 
     def test_work_without_checks_begins_with_its_first_operation(self):
         action = decide('queued', 'due', workflow=WORKFLOWS['instance_stop'])

@@ -202,6 +202,21 @@ class DebtTest(CloudTestCase):
         called = self.world.history(self.guest, 'rollback_live_migration_at_destination', 'beta')
         self.assertEqual(['DriverError', 'DriverError', 'ok'], [c.result for c in called])
 
+    def test_the_catalogue_forgets_a_guest_whose_removal_was_owed(self):
+        """Given a creation that failed on a host that went away, when the host is back, then what it made is removed, and its row."""
+        self.world.inject('beta', 'start_instance', 'hang')
+        guest = str(uuid.uuid4())
+        made = self.api.instance_create('beta', {'uuid': guest, 'name': 'new', 'disks': [{'target': 'vda', 'size': 1 << 20}]})
+        self.wait_for(lambda: self.cloud.agents['beta'].operations.running('start_instance'), 'the step to begin')
+        self.cloud.kill_agent('beta')
+        view = self.cloud.wait(made, 'failed', timeout=30)
+        self.assertEqual({'stop_instance', 'delete_instance'}, {d['action'] for d in view['debts']})
+        self.world.release()
+        self.cloud.start_agent('beta')
+        self.cloud.wait_debts(0)
+        self.assertEqual(({}, []), (self.world.where(guest), self.world.files(guest)))
+        self.assertRaises(exceptions.InstanceNotFound, self.api.instance_show, guest)
+
     def test_a_report_for_a_debt_that_is_not_there(self):
         moved = self.cloud.migrate('web', 'beta')
         before = self.cloud.dump()

@@ -161,6 +161,25 @@ class InstanceTest(CloudTestCase):
         self.assertRaises(exceptions.InstanceNotFound, self.api.instance_show, guest)
         self.assertEqual({}, self.cloud.locks())
 
+    def test_one_that_was_started_all_the_same_is_stopped_and_removed(self):
+        """Given a start that takes effect and is reported as failed, then what runs is stopped and nothing is left."""
+        self.world.inject('alpha', 'start_instance', 'fail-after')
+        guest = str(uuid.uuid4())
+        made = self.api.instance_create('alpha', {'uuid': guest, 'name': 'web', 'disks': [{'target': 'vda', 'size': 1 << 20}]})
+        view = self.cloud.wait(made, 'failed')
+        self.assertEqual([], view['debts'])
+        self.assertEqual(({}, []), (self.world.where(guest), self.world.files(guest)))
+        self.assertRaises(exceptions.InstanceNotFound, self.api.instance_show, guest)
+
+    def test_a_removal_that_failed_when_it_was_done_can_be_asked_for_again(self):
+        """Given a removal that takes effect and is reported as failed, then the guest, which no host knows, can be removed again."""
+        guest = self.cloud.create('web', 'alpha', start=False)
+        self.world.inject('alpha', 'delete_instance', 'fail-after')
+        self.cloud.wait(self.api.instance_delete(guest), 'failed')
+        self.wait_for(lambda: self.api.instance_show(guest)['state'] == 'unknown', 'the host not to list it')
+        self.cloud.wait(self.api.instance_delete(guest), 'completed')
+        self.assertRaises(exceptions.InstanceNotFound, self.api.instance_show, guest)
+
     def test_a_guest_that_nobody_told_of_is_not_deleted_in_place_of_a_new_one(self):
         guest = str(uuid.uuid4())
         self.world.inject('alpha', 'inventory', 'fail', times=-1)          # the catalogue does not hear of it
