@@ -1,64 +1,135 @@
-"""The model check over the live-migration table: it holds; and a table or an agent that is broken on purpose is caught.
+"""The model check of every registered workflow: it holds; and a table, an agent or a core that is broken on purpose is caught.
 
 `python -m tests.model.search --faults 2` walks further (MIGRATOR_TEST_FULL=1 does it here).
 """
 import dataclasses
 import os
 
+import testscenarios
 import testtools
 
+from migrator.conductor import stimulus
+from migrator.conductor.cursor import Kind, Phase
+from migrator.conductor.decide import next_action
+from migrator.conductor.workflows import WORKFLOWS
+from migrator.conductor.workflows.instance import HERE, INSTANCE_CREATE, INSTANCE_DELETE
 from migrator.conductor.workflows.live_migration import LIVE_MIGRATION
-from migrator.conductor.workflows.model import Role, Step, Workflow
-from tests.model.search import Model, search
+from migrator.conductor.workflows.model import Commit, Role, Step, Workflow
+from migrator.states import Status
+from tests.model import search as model_search
+from tests.model import world
+from tests.model.migration_world import MigrationWorld
+from tests.model.model import NO_RETURN
+from tests.model.search import search
+from tests.model.worlds import WORLDS, NoWorld, model_of
 
 FULL = os.environ.get('MIGRATOR_TEST_FULL') == '1'
 
+PRE, MIGRATE = 'pre_live_migration', 'live_migration'
+POST_SOURCE = 'post_live_migration_at_source'
 
-def without(steps, name, **changes):
-    """Give the steps with one of them changed."""
-    return tuple(dataclasses.replace(s, **changes) if s.name == name else s for s in steps)
+#: For what is found without aborts and deadlines too: fewer states.
+CALM = {'aborts': False, 'deadlines': False}
 
 
-class TestModel(testtools.TestCase):
-    """Scenarios of the model check."""
+def changed(table, name, **changes):
+    """Give a table with one step changed, and an undo order without undos that are gone."""
+    steps = tuple(dataclasses.replace(s, **changes) if s.name == name else s for s in table.steps)
+    left = {s.undo.method for s in steps if s.undo}
+    return dataclasses.replace(table, steps=steps, undo_order=tuple(u for u in table.undo_order if u in left))
 
-    def test_every_interleaving_with_a_fault_ends_well(self):
-        """Given the table as it is, when anything goes wrong anywhere, then no rule is broken and no state is without a way to an end."""
-        result = search(Model(faults=2 if FULL else 1))
-        print(f'{result.visited} states, {result.transitions} transitions, ends: {dict(result.ends)}')
+
+def trusting(table):
+    """Give a table that believes what the hypervisor's call returned instead of asking the hosts."""
+    return dataclasses.replace(table, steps=tuple(dataclasses.replace(s, owed=False, observe='', no_return_when='') for s in table.steps))
+
+
+def clearing_first():
+    """The live migration, with the source cleared before the hosts have said where the guest is."""
+    steps = [s for s in LIVE_MIGRATION.steps if s.name != POST_SOURCE]
+    steps.insert(3, Step(POST_SOURCE, on=Role.SOURCE))
+    return dataclasses.replace(LIVE_MIGRATION, steps=tuple(steps))
+
+
+def keeping_locks(*arguments):
+    """A core that ends a workflow without saying so to the engine, who lets the locks go."""
+    action = next_action(*arguments)
+    return dataclasses.replace(action, kind=Kind.WAIT) if action.kind is Kind.END else action
+
+
+def never_asking_again(workflow, cursor, event, now, policy):
+    """A core that does not look again when an observation was lost with its conductor."""
+    action = next_action(workflow, cursor, event, now, policy)
+    if isinstance(event, stimulus.Due) and cursor.phase is Phase.OBSERVING:
+        return dataclasses.replace(action, kind=Kind.IGNORE)
+    return action
+
+
+def silent_sufferer(*arguments):
+    """A core that never says that it needs an operator."""
+    action = next_action(*arguments)
+    if action.cursor.status is not Status.NEEDS_OPERATOR:
+        return action
+    return dataclasses.replace(action, cursor=dataclasses.replace(action.cursor, status=Status.RUNNING))
+
+
+class EveryWorkflowTest(testscenarios.WithScenarios, testtools.TestCase):
+    """Each workflow of the registry, in its world."""
+
+    scenarios = [(kind, {'kind': kind}) for kind in WORKFLOWS]
+
+    def test_every_interleaving_with_faults_ends_well(self):
+        """Given the table as it is, when anything goes wrong anywhere, then every invariant holds and every run can end."""
+        result = search(model_of(self.kind, faults=2 if FULL else 1))
+        print(f'{self.kind}: {result}')
         self.assertIsNone(result.broken)
-        self.assertEqual([], result.stuck)
-        self.assertGreater(result.visited, 10_000)
-        self.assertEqual({'completed', 'failed', 'cancelled'}, set(result.ends))
+        self.assertLessEqual({'completed', 'failed'}, set(result.ends))
+        self.assertEqual('cancelled' in result.ends, WORKFLOWS[self.kind].abortable)
+        self.assertGreater(result.visited, 100_000 if self.kind == 'live_migration' else 300)
 
-    def assert_caught(self, words, model):
-        """The search must find a broken rule with these words, and the way to it."""
-        result = search(model)
-        self.assertIsNotNone(result.broken, f'nothing was found in {result.visited} states')
-        rule, way = result.broken
-        self.assertIn(words, rule)
-        self.assertGreater(len(way), 3)
 
-    def test_a_missing_undo_is_caught(self):
-        """Given a table without the destination's rollback, then what was prepared there is found to be left."""
-        steps = without(LIVE_MIGRATION.steps, 'pre_live_migration', undo=None)
-        broken = Workflow('live_migration', steps, ('rollback_live_migration_at_source',), abortable=True)
-        self.assert_caught('left at the destination', Model(broken, faults=0))
+class RegistryTest(testtools.TestCase):
 
-    def test_a_destructive_step_before_the_proof_is_caught(self):
-        """Given a table that clears the source first, then that is found."""
-        steps = [s for s in LIVE_MIGRATION.steps if s.name != 'post_live_migration_at_source']
-        steps.insert(3, Step('post_live_migration_at_source', on=Role.SOURCE))
-        broken = Workflow('live_migration', tuple(steps), LIVE_MIGRATION.undo_order, abortable=True)
-        self.assert_caught('the source is cleared though', Model(broken, faults=0))
+    def test_no_world_without_a_workflow(self):
+        self.assertEqual(set(), set(WORLDS) - set(WORKFLOWS))
 
-    def test_trusting_the_hypervisors_call_is_caught(self):
-        """Given a table that believes what the call returned, then it acts where the guest is not."""
-        steps = without(LIVE_MIGRATION.steps, 'live_migration', observe='', no_return_when='')
-        steps = tuple(dataclasses.replace(s, owed=False) for s in steps)
-        broken = Workflow('live_migration', steps, LIVE_MIGRATION.undo_order, abortable=True)
-        self.assert_caught('the guest', Model(broken, faults=0))
+    def test_a_workflow_without_a_world_is_told_how_to_get_one(self):
+        error = self.assertRaises(NoWorld, model_of, 'volume_migration')
+        self.assertIn('name it in WORLDS in tests/model/worlds.py', str(error))
 
-    def test_looking_without_a_fence_is_caught(self):
-        """Given agents that accept what was sent before they were looked at, then a late request moves a guest that is being undone."""
-        self.assert_caught('the guest', Model(faults=0, fences=False))
+
+class BrokenTest(testscenarios.WithScenarios, testtools.TestCase):
+    """What was broken on purpose, and the invariant that must catch it."""
+
+    scenarios = [(name, {'kind': kind, 'invariant': invariant, 'table': table, 'options': options}) for
+                 name, kind, invariant, table, options in (
+        ('no undo of the preparation', 'live_migration', world.LEFTOVERS, changed(LIVE_MIGRATION, PRE, undo=None), {}),
+        ('no undo of the move', 'live_migration', world.GUEST, changed(LIVE_MIGRATION, MIGRATE, undo=None), {}),
+        ('the source is cleared before the proof', 'live_migration', world.PRECONDITION, clearing_first(), {}),
+        ('the location is committed without proof', 'live_migration', world.RECORD,
+         changed(LIVE_MIGRATION, PRE, commit=Commit.AT_DESTINATION), {}),
+        ('the hypervisor is trusted', 'live_migration', NO_RETURN, trusting(LIVE_MIGRATION), {}),
+        ('a post step that may fail turns round', 'live_migration', NO_RETURN, changed(LIVE_MIGRATION, POST_SOURCE, owed=False),
+         {'faults': 1, **CALM}),
+        ('looking without a fence', 'live_migration', world.PRECONDITION, LIVE_MIGRATION, {'fences': False}),
+        ('the destination is asked first', 'live_migration', NO_RETURN, LIVE_MIGRATION, {'source_first': False}),
+        ('a core that keeps locks', 'live_migration', model_search.LOCK, LIVE_MIGRATION, {'decide': keeping_locks}),
+        ('a core that never asks again', 'live_migration', model_search.ENDS, LIVE_MIGRATION,
+         {'decide': never_asking_again, 'faults': 1, **CALM}),
+        ('a core that never needs an operator', 'live_migration', model_search.OPERATOR, LIVE_MIGRATION,
+         {'decide': silent_sufferer, 'faults': 1, 'world': MigrationWorld(post_copy=False), **CALM}),
+        ('a broken post-copy that no operator hears of', 'live_migration', model_search.ENDS, LIVE_MIGRATION,
+         {'decide': silent_sufferer, **CALM}),
+        ('no undo of a creation', 'instance_create', world.LEFTOVERS,
+         changed(changed(INSTANCE_CREATE, 'create_instance', undo=None), 'start_instance', undo=None), {'faults': 1}),
+        ('no undo of a start', 'instance_create', model_search.ENDS, changed(INSTANCE_CREATE, 'start_instance', undo=None), {'faults': 1}),
+        ('a removal that is told too early', 'instance_delete', world.RECORD,
+         Workflow('instance_delete', steps=(Step('stop_instance', on=HERE, commit=Commit.DELETED), *INSTANCE_DELETE.steps)), {}),
+    )]
+
+    def test_it_is_caught(self):
+        result = search(model_of(self.kind, self.table, **{'faults': 0, **self.options}))
+        self.assertIsNotNone(result.broken, f'nothing was found: {result}')
+        name, how, way = result.broken
+        self.assertEqual(self.invariant, name, how)
+        self.assertNotEqual([], way, how)

@@ -1,0 +1,121 @@
+"""What the model remembers: the conductor's row and tasks, the messages under way, the agents' journals, how the hosts are. Immutable.
+
+Times are not modelled: whatever may time out may do so at any moment, and a silence may be found short or long.
+"""
+import typing
+
+from migrator.conductor.cursor import Cursor
+
+SOURCE, DESTINATION = 'source', 'destination'
+ROLES = (SOURCE, DESTINATION)
+
+#: How a host is: its agent answers; is dead (the hypervisor goes on); is cut off (agent and hypervisor go on); refuses all new work.
+UP, DEAD, CUT, BUSY = 'up', 'dead', 'cut', 'busy'
+
+
+class Broken(Exception):
+    """An invariant does not hold. name: which. The text says in which way."""
+
+    def __init__(self, name, how):
+        super().__init__(f'{name}: {how}')
+        self.name = name
+
+
+class Task(typing.NamedTuple):
+    """Something that a conductor has decided and stored, and not done yet.
+
+    kind: call | send | poll | observe | answers | abort. epoch: of the transaction that decided it. half: what one host has said already;
+    `answers` has in full what both said, and waits to be stored.
+    """
+
+    kind: str
+    step: str = ''
+    attempt: int = 0
+    epoch: int = 0
+    half: tuple = ()
+
+
+class Request(typing.NamedTuple):
+    """A request under way to an agent."""
+
+    role: str
+    method: str
+    attempt: int
+    epoch: int
+
+
+class Operation(typing.NamedTuple):
+    """A line of an agent's journal.
+
+    state: accepted | running (the hypervisor's job is at work) | succeeded | failed | refused (nothing was touched) | interrupted.
+    """
+
+    role: str
+    method: str
+    attempt: int
+    state: str
+    epoch: int
+
+
+class State(typing.NamedTuple):
+    """Everything. world: what is true of guest and disks, as the workflow's world has it. catalogue: what the conductor believes of it."""
+
+    cursor: Cursor
+    world: tuple
+    catalogue: tuple
+    epoch: int = 1
+    tasks: frozenset = frozenset()
+    requests: frozenset = frozenset()
+    reports: frozenset = frozenset()
+    journal: frozenset = frozenset()
+    seen: tuple = (0, 0)            # highest epoch that each agent's journal has (source, destination)
+    hosts: tuple = (UP, UP)
+    debts: frozenset = frozenset()
+    locked: bool = True
+    faults: int = 0                 # how many faults have happened
+    aborted: bool = False
+
+    def host(self, role):
+        """How a host is."""
+        return self.hosts[ROLES.index(role)]
+
+    def with_host(self, role, how):
+        """The same, but for how a host is."""
+        return self._replace(hosts=put(self.hosts, role, how))
+
+    def answers(self, role):
+        """True if a host answers questions."""
+        return self.host(role) in (UP, BUSY)
+
+    def see(self, role, epoch):
+        """An agent refuses from now on what is older than an epoch."""
+        return self._replace(seen=put(self.seen, role, max(epoch, self.seen[ROLES.index(role)])))
+
+
+def put(pair, role, value):
+    """Change the source's or the destination's half of a pair."""
+    return (value, pair[1]) if role == SOURCE else (pair[0], value)
+
+
+def canonical(state):
+    """Forget what can make no difference any more, so that states which behave alike are one.
+
+    A request that its agent knows already, or that is outdated, will do nothing when it arrives. A report of an operation that the
+    workflow has left behind will be dropped, as will the answer of a poll for it. Of the journal, what nobody will ask for is
+    forgotten; of epochs only the order counts.
+    """
+    known = {(o.method, o.attempt) for o in state.journal}
+    here = (state.cursor.step, state.cursor.attempt)
+    requests = [r for r in state.requests if (r.method, r.attempt) not in known and r.epoch >= state.seen[ROLES.index(r.role)]]
+    journal = [o for o in state.journal if o.state in ('accepted', 'running') or (o.method, o.attempt) == here
+               or any((t.kind, t.step, t.attempt) == ('send', o.method, o.attempt) for t in state.tasks)]
+    tasks = [t for t in state.tasks if t.kind != 'poll' or (t.step, t.attempt) == here]
+    epochs = sorted({state.epoch, *state.seen, *(r.epoch for r in requests), *(o.epoch for o in journal if o.state == 'accepted'),
+                     *(t.epoch for t in tasks)})
+    rank = {epoch: i for i, epoch in enumerate(epochs)}
+    return state._replace(
+        epoch=rank[state.epoch], seen=tuple(rank[e] for e in state.seen), aborted=state.aborted or state.cursor.status.terminal,
+        tasks=frozenset(t._replace(epoch=rank[t.epoch]) for t in tasks),
+        requests=frozenset(r._replace(epoch=rank[r.epoch]) for r in requests),
+        journal=frozenset(o._replace(epoch=rank[o.epoch] if o.state == 'accepted' else 0) for o in journal),
+        reports=frozenset(o._replace(epoch=0) for o in state.reports if (o.method, o.attempt) == here))

@@ -1,0 +1,78 @@
+"""What may go wrong in the model, each a fault: messages, conductors, agents, hosts. And how hosts come back, which is none."""
+from migrator.conductor import stimulus
+from tests.model.state import BUSY, CUT, DEAD, ROLES, UP
+
+
+class Trouble:
+    """The half of a Model that breaks things. Late and reordered messages are no faults: messages lie in sets anyway."""
+
+    def failures(self, state):
+        """Give every (name, next state) that takes one fault."""
+        if state.faults >= self.faults:
+            return
+        worse = state._replace(faults=state.faults + 1)
+        yield from self.messages(worse)
+        yield from self.operations(worse)
+        if state.tasks:
+            yield 'conductor dies', worse._replace(tasks=frozenset())
+            if not state.cursor.status.terminal:
+                # Frozen beyond its claim: another one takes over, and then it wakes and does what it had in hand.
+                yield 'conductor freezes', self.decide(worse, stimulus.Due())
+        for role in ROLES:
+            if state.host(role) == UP:
+                yield f'{role} is cut off', worse.with_host(role, CUT)
+                yield f'{role} refuses all work', worse.with_host(role, BUSY)
+                yield f'{role} agent dies', self.die(worse, role)
+                yield f'{role} agent dies, its journal is lost', self.forget(self.die(worse, role), role)
+
+    def messages(self, worse):
+        """Requests and reports are lost, or come twice."""
+        for request in worse.requests:
+            yield 'request lost', worse._replace(requests=worse.requests - {request})
+            if worse.host(request.role) == UP:
+                _name, after = self.arrive(worse, request)
+                yield 'request doubled', after._replace(requests=after.requests | {request})
+        for op in worse.reports:
+            yield 'report lost', worse._replace(reports=worse.reports - {op})
+            yield 'report doubled', self.report(worse, op)
+
+    def operations(self, worse):
+        """An operation fails before or after it took effect; is refused; or its agent dies in it."""
+        for op in worse.journal:
+            if op.state != 'accepted' or worse.host(op.role) == DEAD or self.taken(worse, op.role):
+                continue
+            if op.epoch < worse.seen[ROLES.index(op.role)]:
+                continue
+            yield f'{op.method} fails', self.finish(worse, op, 'failed')
+            if self.world.untouched(op.method, worse.world):
+                yield f'{op.method} is refused, nothing touched', self.finish(worse, op, 'refused')
+            hv, _well = self.world.run(op.method, worse.world)
+            if op.method not in self.world.jobs:
+                yield f'{op.method} takes effect and fails', self.finish(worse._replace(world=hv), op, 'failed')
+            yield f'{op.role} agent dies in {op.method}', self.die(worse._replace(world=hv), op.role)
+
+    def die(self, state, role):
+        """An agent dies. What it did is as journal and hypervisor have it. What was meant for it is refused by the next."""
+        state = state.with_host(role, DEAD)
+        if not self.processes:
+            return state
+        tasks = {t for t in state.tasks if t.kind == 'send' and self.role(t.step) == role}
+        return state._replace(requests=frozenset(r for r in state.requests if r.role != role), tasks=state.tasks - tasks)
+
+    @staticmethod
+    def forget(state, role):
+        """An agent's journal is lost, and with it what was not told, and which requests are outdated."""
+        return state._replace(journal=frozenset(o for o in state.journal if o.role != role),
+                              reports=frozenset(o for o in state.reports if o.role != role),
+                              seen=(0, state.seen[1]) if role == ROLES[0] else (state.seen[0], 0))
+
+    def recover(self, state):
+        """Give every (name, next state) in which a host is back: what its agent had not ended is interrupted, and will be told."""
+        for role in ROLES:
+            if state.host(role) in (CUT, BUSY):
+                yield f'{role} is back', state.with_host(role, UP)
+            elif state.host(role) == DEAD:
+                lost = {o for o in state.journal if o.role == role and o.state in ('accepted', 'running')}
+                cut = {o._replace(state='interrupted') for o in lost}
+                yield f'{role} agent is back', state.with_host(role, UP)._replace(
+                    journal=state.journal - lost | cut, reports=state.reports | cut)

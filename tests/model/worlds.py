@@ -1,0 +1,29 @@
+"""Which workflow acts in which world. A workflow that is registered and not named here is not checked, which a test does not allow."""
+from migrator.conductor.workflows import WORKFLOWS
+from migrator.states import GuestState as G
+from tests.model.instance_world import InstanceWorld
+from tests.model.migration_world import MigrationWorld
+from tests.model.model import Model
+
+ON_ONE_HOST = (G.OFF, G.RUNNING)
+
+WORLDS = {
+    'live_migration': MigrationWorld(),
+    'instance_create': InstanceWorld((G.ABSENT,), G.RUNNING),
+    'instance_define': InstanceWorld((G.ABSENT,), G.OFF),
+    'instance_start': InstanceWorld(ON_ONE_HOST, G.RUNNING),
+    'instance_stop': InstanceWorld(ON_ONE_HOST, G.OFF),
+    'instance_delete': InstanceWorld((G.OFF,), G.ABSENT),
+}
+
+
+class NoWorld(Exception):
+    """A workflow has no world; the text says what to do."""
+
+
+def model_of(kind, workflow=None, world=None, **options):
+    """Make the model of a registered workflow, or of a changed table in its place. options: see Model. Raises NoWorld."""
+    if kind not in WORLDS:
+        raise NoWorld(f'the workflow {kind} is not model-checked: write down in a subclass of tests.model.world.World what its methods do to what '
+                      'it acts upon, and what must hold of that, and name it in WORLDS in tests/model/worlds.py')
+    return Model(workflow or WORKFLOWS[kind], world or WORLDS[kind], **options)
