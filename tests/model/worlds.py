@@ -24,6 +24,6 @@ class NoWorld(Exception):
 def model_of(kind, workflow=None, world=None, **options):
     """Make the model of a registered workflow, or of a changed table in its place. options: see Model. Raises NoWorld."""
     if kind not in WORLDS:
-        raise NoWorld(f'the workflow {kind} is not model-checked: write down in a subclass of tests.model.world.World what its methods do to what '
-                      'it acts upon, and what must hold of that, and name it in WORLDS in tests/model/worlds.py')
+        raise NoWorld(f'the workflow {kind} is not checked: write down in a subclass of tests.model.world.World what its methods do to '
+                      'what it acts upon, what must hold of that, and name it in WORLDS in tests/model/worlds.py')
     return Model(workflow or WORKFLOWS[kind], world or WORLDS[kind], **options)
