@@ -227,6 +227,13 @@ class Host(Place):
             processes.send(pid, signal.SIGKILL)
             processes.wait_until(lambda: not processes.alive(pid), 10, f'end of libvirtd of {self.name}')
 
+    def stop_libvirtd(self, timeout=60):
+        """Ask libvirtd to end (SIGTERM), as a package upgrade does, and wait until it has; guests run on. Harmless when it does not run."""
+        pid = self.libvirtd_pid
+        if pid:
+            processes.send(pid, signal.SIGTERM)
+            processes.wait_until(lambda: not processes.alive(pid), timeout, f'graceful end of libvirtd of {self.name}')
+
     def virsh(self, *words, check=True, timeout=30):
         """Run virsh on this host's libvirtd, from outside; returns its output. LabError with its words if it fails."""
         done = subprocess.run(['virsh', '--connect', self.uri, '--quiet', *words], capture_output=True, text=True, timeout=timeout)

@@ -1,0 +1,33 @@
+"""libvirtd ends while a guest is moved with real hypervisors, and comes back."""
+from migrator.states import Status
+from tests.faults.outage_case import OutageCase, sampled
+
+
+@sampled(1)
+class TestLibvirtd(OutageCase):
+    """libvirtd ends in mid-copy, in order or not, and is started again."""
+
+    def restart(self, name, end):
+        """End libvirtd of a host by the method `end` of the lab's host, and start it again."""
+        host = self.lab.host(name)
+        getattr(host, end)()
+        host.start_libvirtd()
+        host.wait_ready()
+
+    def case(self, victim, end):
+        """Restart one's libvirtd in mid-copy. victim: gives the host's name from (source, destination)."""
+        guest, here, there = self.standing()
+        with self.copying(guest, there) as migration:
+            self.restart(victim(here, there), end)
+            ended = self.cloud.ended(migration)
+        self.assert_one_copy(ended, guest, here, there)
+        back = here if ended['status'] == Status.COMPLETED else there
+        self.assert_outcome(self.cloud.migrate(guest, back), guest, back, silence=60.0)
+
+    def test_the_sources_restarts_gracefully(self):
+        """Given the source's libvirtd is restarted as by an upgrade, there is one guest, and it can be moved."""
+        self.case(lambda here, _there: here, 'stop_libvirtd')
+
+    def test_the_destinations_restarts_gracefully(self):
+        """Given the destination's libvirtd is restarted as by an upgrade, there is one guest, and it can be moved."""
+        self.case(lambda _here, there: there, 'stop_libvirtd')
