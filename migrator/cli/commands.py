@@ -11,6 +11,7 @@ from cliff import commandmanager
 NAMESPACE = 'migrator.cli'
 
 COMMANDS = {
+    'audit': 'migrator.cli.audit:Audit',
     'host list': 'migrator.cli.host:HostList',
     'host show': 'migrator.cli.host:HostShow',
     'host disable': 'migrator.cli.host:HostDisable',

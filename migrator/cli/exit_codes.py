@@ -15,6 +15,8 @@ FAILED = 7
 CANCELLED = 8
 NEEDS_OPERATOR = 9
 TIMED_OUT = 10
+FOUND = 11
+NOT_AUDITED = 12
 INTERRUPTED = 130
 BROKEN_PIPE = 141
 
@@ -30,6 +32,8 @@ MEANINGS = (
     (CANCELLED, 'the migration that was waited for was cancelled'),
     (NEEDS_OPERATOR, 'the migration that was waited for needs an operator; it has not ended'),
     (TIMED_OUT, '--timeout is over; the migration goes on'),
+    (FOUND, 'the audit found something'),
+    (NOT_AUDITED, 'the audit found nothing, but a host could not be asked'),
     (INTERRUPTED, 'interrupted from the keyboard; what was asked for goes on'),
     (BROKEN_PIPE, 'whoever read the output went away'),
 )

@@ -12,7 +12,7 @@ nothing. Units: memory in MiB, sizes in bytes, bandwidth in MiB a second.
 """
 import abc
 
-from migrator.rpc import facts
+from migrator.rpc import facts, traces
 
 
 class ComputeDriver(abc.ABC):
@@ -60,6 +60,12 @@ class ComputeDriver(abc.ABC):
     @abc.abstractmethod
     def check_can_live_migrate_source(self, guest: facts.Guest) -> facts.SourceFacts:
         """Say what the guest is and needs. InstanceNotFound if it is not here. Seed 000. No side effects."""
+
+    @abc.abstractmethod
+    def audit(self) -> tuple[traces.Trace, ...]:
+        """List all that is or may be of a guest or of a migration on this host: domains, active migration jobs, directories and files of
+        guests with their markers, notes. No side effects. Raises DriverError when something cannot be read: half an answer would hide a
+        leftover."""
 
     # --- live migration (seed 000; names are the contract) ---
 

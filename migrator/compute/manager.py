@@ -13,9 +13,12 @@ from oslo_log import log
 
 from migrator import concurrency, exceptions
 from migrator.rpc import context as rpc_context
-from migrator.rpc import contract, facts, server
+from migrator.rpc import contract, facts, server, traces
 
 LOG = log.getLogger(__name__)
+
+#: How many traces one answer to `audit` has at most.
+PART = 1000
 
 #: Seconds between two attempts to cancel a job that has not appeared yet.
 ABORT_INTERVAL = 0.2
@@ -100,6 +103,16 @@ class ComputeManager:
         if not isinstance(op_id, str) or not facts.OP_ID.match(op_id):
             raise exceptions.InvalidRequest(f'op_id: {op_id!r:.80} is not allowed')
         return facts.to_wire(self._operations.get(op_id))
+
+    @server.exposed(contract.COMPUTE)
+    def audit(self, context, marker):
+        """Answer a Part: traces after `marker`, in order; operations that run now with the first one."""
+        if not isinstance(marker, str) or len(marker) > 2000:
+            raise exceptions.InvalidRequest('marker must be a text')
+        running = () if marker else tuple(self._operations.running())     # before the traces: what ends meanwhile has left none
+        found = sorted((t for t in run_driver(self._driver.audit) if t.key > marker), key=lambda t: t.key)
+        part = tuple(found[:PART])
+        return facts.to_wire(traces.Part(part, running, part[-1].key if len(found) > PART else ''))
 
     # --- interventions ---
 

@@ -24,10 +24,11 @@ class UserEndpoint:
 
     target = server.target(contract.CONDUCTOR_VERSION)
 
-    def __init__(self, database, engine, requests, recovery, agents, settings, pool):
+    def __init__(self, database, engine, requests, recovery, inspection, agents, settings, pool):
         self.database = database
         self.engine = engine
         self.recovery = recovery
+        self.inspection = inspection
         self.requests = requests
         self.agents = agents
         self.settings = settings
@@ -97,6 +98,11 @@ class UserEndpoint:
         migration = uuid(migration, 'migration')
         self.recovery.recover(context, migration, None if assert_dead is None else host_name(assert_dead))
         return self.database.run(lambda tx: views.show_migration(tx, migration))
+
+    @server.exposed(contract.CONDUCTOR)
+    def audit(self, context, host):
+        """What is on the hosts, or on one, that nobody answers for."""
+        return self.inspection.audit(context, None if host is None else host_name(host))
 
     # --- hosts ---
 

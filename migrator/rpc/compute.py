@@ -1,6 +1,6 @@
 """What the conductor asks of compute agents: one method for each entry of the contract, dataclasses in and out."""
 from migrator import exceptions
-from migrator.rpc import contract, facts
+from migrator.rpc import contract, facts, traces
 from migrator.rpc.transport import Client
 
 
@@ -51,6 +51,10 @@ class ComputeAPI:
     def force_complete_live_migration(self, context, host, migration_id, instance_uuid):
         """Make a running job converge. Returns True if a job ran. Repeatable."""
         return self._yes(context, host, 'force_complete_live_migration', migration_id=migration_id, instance_uuid=instance_uuid)
+
+    def audit(self, context, host, marker=''):
+        """Ask what is on `host`. Returns a traces.Part; its `more`, if it is not '', is the marker of the next one. No side effects."""
+        return self._ask(traces.Part, context, host, 'audit', marker=marker)
 
     def pre_live_migration(self, context, host, envelope, plan):
         """Have the destination prepared. Returns the acknowledgement; the outcome's result is `prepared` for live_migration."""

@@ -80,6 +80,14 @@ class ConductorAPI:
         """
         return self._call('recover', migration=migration, assert_dead=assert_dead)
 
+    def audit(self, host=None):
+        """Compare what is on the hosts with the database. host: only this one. Takes as long as the slowest host; changes nothing.
+
+        Returns {'findings': [{kind, host, resource, what, todo}], 'debts': [{id, host, instance_uuid, action, reason}],
+        'not_audited': [{host, why}], 'audited': [host], 'left_off': how many findings are not told}.
+        """
+        return self._call('audit', host=host)
+
     # --- hosts ---
 
     def hosts(self):

@@ -85,6 +85,25 @@ class Scenarios(ComputeScenarios):
         said = self.b.locate(uuid_)
         return said if said.state != GuestState.ABSENT else None
 
+    def audited(self, driver, uuid_):
+        """(kind, state, migration id) of what a driver's audit has of a guest."""
+        found = driver.audit()
+        for trace in found:
+            self.assert_wire(trace)
+        return {(t.kind, t.state, t.migration_id) for t in found if t.instance_uuid == uuid_}
+
+    def test_the_audit_has_a_guest_and_its_files_where_they_are_and_nothing_elsewhere(self):
+        uuid_ = self.given_stopped_guest()
+        self.assertEqual({('domain', 'off', ''), ('file', '', '')}, self.audited(self.a, uuid_))
+        self.assertEqual(set(), self.audited(self.b, uuid_))
+
+    def test_the_audit_tells_the_migration_that_made_what_is_prepared_and_its_job(self):
+        uuid_, plan, prepared = self.given_prepared(bandwidth_mib=self.harness.slow_mib)
+        self.assertIn(('file', '', plan.migration_id), self.audited(self.b, uuid_))
+        with self.copying(plan, prepared):
+            hands.wait_for(lambda: 'job' in {kind for kind, _, _ in self.audited(self.a, uuid_)}, 'the job', self.harness.patience)
+            self.assertIn('incoming', {state for _, state, _ in self.audited(self.b, uuid_)})
+
     def test_progress_is_an_empty_job_when_there_is_none(self):
         uuid_ = self.given_guest()
         self.assertEqual(facts.Job(), self.a.progress(uuid_))

@@ -55,6 +55,9 @@ class ScriptedDriver(ComputeDriver):
     def inventory(self):
         return self._do('inventory', default=tuple(self.guests.values()))
 
+    def audit(self):
+        return self._do('audit', default=())
+
     def locate(self, instance_uuid):
         return self._do('locate', instance_uuid, default=facts.Location(state=GuestState.RUNNING))
 

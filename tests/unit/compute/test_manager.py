@@ -4,7 +4,7 @@ import uuid
 
 from migrator import exceptions
 from migrator.compute.manager import ComputeManager, Turns
-from migrator.rpc import contract, facts
+from migrator.rpc import contract, facts, traces
 from migrator.states import GuestState, OperationState
 from tests.unit.compute.scripted import ManagerTestCase
 from tests.unit.rpc import support
@@ -66,6 +66,16 @@ class MethodsTest(ManagerTestCase):
         self.assertEqual(('running', 'process-1'), (lambda a: (a['state'], a['process_id']))(
             self.ask('locate_instance', instance_uuid=self.uuid, migration_id=self.plan.migration_id, epoch=0)))
         self.assertEqual('unknown', self.ask('get_operation', op_id=support.envelope().op_id)['state'])
+
+    def test_an_audit_comes_in_parts_and_each_trace_once(self):
+        found = tuple(traces.Trace('file', what=f'/i/{n:05}') for n in range(2500))
+        self.driver.results['audit'] = found[::-1]
+        parts, marker = [], ''
+        while not parts or marker:
+            parts.append(self.ask('audit', marker=marker))
+            marker = parts[-1]['more']
+        self.assertEqual([1000, 1000, 500], [len(part['traces']) for part in parts])
+        self.assertEqual([t.what for t in found], [t['what'] for part in parts for t in part['traces']])
 
     def test_get_operation_tells_the_outcome(self):
         report = self.outcome('pre_live_migration')

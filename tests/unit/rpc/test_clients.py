@@ -167,6 +167,7 @@ class ConductorAPITest(testtools.TestCase):
         self.api.abort('m')
         self.api.force_complete('m')
         self.api.recover('m', 'a')
+        self.api.audit('a')
         self.api.hosts()
         self.api.host_show('a')
         self.api.host_disable('a', 'why')

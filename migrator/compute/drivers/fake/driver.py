@@ -9,7 +9,7 @@ from migrator import concurrency, exceptions
 from migrator.compute import driver
 from migrator.compute.drivers.fake import faults, guests, instances, jobs, steps, watch
 from migrator.compute.drivers.fake.world import World
-from migrator.rpc import facts
+from migrator.rpc import facts, traces
 from migrator.states import GuestState, PauseReason
 
 VERSION = 1_000_000
@@ -64,6 +64,20 @@ class FakeDriver(driver.ComputeDriver):
             facts.Guest(uuid=r['uuid'], name=r['name'], state=GuestState(r['state']), memory_mib=r['memory_mib'], vcpus=r['vcpus'],
                         disks=guests.disks_of(r['disks']), managed=bool(r['managed']))
             for r in db.execute('SELECT * FROM guest WHERE host = ? ORDER BY uuid', (self.host,))))
+
+    def audit(self):
+        """See the contract."""
+        def look(db, _):
+            found = [traces.Trace('domain', r['uuid'], r['name'], r['state']) for r in
+                     db.execute('SELECT * FROM guest WHERE host = ?', (self.host,))]
+            found += [traces.Trace('job', r['uuid'], f'job {r["id"]}', migration_id=r['migration']) for r in
+                      db.execute("SELECT * FROM job WHERE state = 'active' AND ? IN (source, destination)", (self.host,))]
+            files = db.execute('SELECT file.*, storage.directory FROM file JOIN storage ON storage.identity = file.identity '
+                               "WHERE storage.host = ? AND file.uuid != ''", (self.host,))
+            found += [traces.Trace('file', r['uuid'], f'{r["directory"]}/{r["uuid"]}/{r["name"]}', storage=r['identity'], migration_id=(
+                r['owner'].removeprefix(guests.BY_MIGRATION) if r['owner'].startswith(guests.BY_MIGRATION) else '')) for r in files]
+            return tuple(found)
+        return self._look('audit', look)
 
     def locate(self, instance_uuid):
         """See the contract."""

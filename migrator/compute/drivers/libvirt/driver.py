@@ -8,7 +8,7 @@ import contextlib
 from migrator import exceptions
 from migrator.compute import driver
 from migrator.compute.drivers.libvirt import connection, folders, guests, migration, observe, storage
-from migrator.rpc import facts
+from migrator.rpc import facts, traces
 
 
 class LibvirtDriver(driver.ComputeDriver):
@@ -45,6 +45,10 @@ class LibvirtDriver(driver.ComputeDriver):
     def locate(self, instance_uuid: str) -> facts.Location:
         """See ComputeDriver.locate."""
         return self._run(self._observer.locate, instance_uuid)
+
+    def audit(self) -> tuple[traces.Trace, ...]:
+        """See ComputeDriver.audit."""
+        return self._run(self._observer.domain_traces) + self._run(lambda _connection: self._storage.traces())
 
     def progress(self, instance_uuid: str) -> facts.Job:
         """See ComputeDriver.progress."""

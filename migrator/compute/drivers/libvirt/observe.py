@@ -10,7 +10,7 @@ import libvirt
 from migrator.compute.drivers.libvirt import capabilities, disk_format, domain_xml, domains, husks, markers
 from migrator.compute.drivers.libvirt.storage import disk_images, locked
 from migrator.exceptions import DriverError
-from migrator.rpc import facts
+from migrator.rpc import facts, traces
 from migrator.states import GuestState, PauseReason
 
 _COPYABLE = ('qcow2', 'raw')
@@ -53,6 +53,20 @@ class Observer:
                 found.append(self._guest(domain))
             except libvirt.libvirtError as error:
                 if not domains.vanished(error):  # it left while the list was read
+                    raise
+        return tuple(found)
+
+    def domain_traces(self, connection):
+        """Give the domains and their migration jobs as ComputeDriver.audit does."""
+        found = []
+        for domain in connection.listAllDomains(0):
+            try:
+                uuid = domain.UUIDString()
+                found.append(traces.Trace('domain', uuid, domain.name(), self.state(domain, uuid)[0].value))
+                if domains.job(domain)[0] in (domains.IN, domains.OUT):
+                    found.append(traces.Trace('job', uuid, domain.name(), migration_id=self.incoming_migration(uuid)))
+            except libvirt.libvirtError as error:
+                if not domains.vanished(error):
                     raise
         return tuple(found)
 

@@ -14,7 +14,7 @@ import tempfile
 
 from migrator import concurrency, exceptions
 from migrator.compute.drivers.libvirt import disk_format, markers
-from migrator.rpc import facts
+from migrator.rpc import facts, traces
 
 CONSOLE = 'console.log'
 _CONSOLE_LOGS = re.compile(r'console\.log(\.[0-9]+)?\Z')   # virtlogd rotates it
@@ -104,6 +104,29 @@ class Storage:
             if not path:
                 return ''
         return f'the chain of backing files of {path} is too long'
+
+    def traces(self):
+        """Give the directories of guests, their markers, and this host's notes as ComputeDriver.audit does. Raises OSError."""
+        found = []
+        for directory in self.directories:
+            identity = markers.identity(directory)
+            for name in sorted(os.listdir(directory)):
+                found += self._traces_of(directory, name, identity)
+        for folder in (self.incoming_path, self.held_path):
+            found += [traces.Trace('note', name, os.path.join(folder, name), migration_id=markers.read(os.path.join(folder, name)))
+                      for name in sorted(os.listdir(folder)) if facts.UUID.match(name)]
+        return tuple(found)
+
+    @staticmethod
+    def _traces_of(directory, name, identity):
+        path = os.path.join(directory, name)
+        if facts.UUID.match(name):
+            yield traces.Trace('file', name, path, migration_id=markers.read(os.path.join(path, markers.MIGRATION)),
+                               host=markers.read(os.path.join(path, markers.CREATED)), storage=identity)
+        elif name.endswith(markers.MIGRATION):
+            yield traces.Trace('file', '', path, migration_id=markers.read(path), storage=identity)
+        elif name.startswith('.migrator-new-'):     # a directory that was being made: .migrator-new-UUID-TEXT
+            yield traces.Trace('file', name[14:50], path, storage=identity)
 
     # --- single disks ---
 

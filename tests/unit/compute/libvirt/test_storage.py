@@ -313,3 +313,20 @@ class MigrationTest(Case):
             done.set()
             self.assertTrue(ended.wait(20))
         self.assertLessEqual(seen, {'', '0' * 36, '1' * 36})
+
+
+class TracesTest(Case):
+    """What an audit finds in the directories."""
+
+    def test_directories_markers_and_notes_of_guests_and_nothing_else(self):
+        self.put(f'i/{UUID}/{markers.CREATED}', b'alpha')
+        self.put(f'x/{UUID}/{markers.MIGRATION}', MIGRATION.encode())
+        self.put(f'x/disk.raw{markers.MIGRATION}', MIGRATION.encode())
+        self.put(f'i/.migrator-new-{UUID}-alpha/x')
+        self.put(f'state/incoming/{UUID}', MIGRATION.encode())
+        self.put('i/image.qcow2')
+        found = {(t.kind, t.what.removeprefix(f'{self.root}/'), t.instance_uuid, t.migration_id, t.host) for t in self.storage.traces()}
+        self.assertEqual({
+            ('file', f'i/{UUID}', UUID, '', 'alpha'), ('file', f'x/{UUID}', UUID, MIGRATION, ''),
+            ('file', f'x/disk.raw{markers.MIGRATION}', '', MIGRATION, ''), ('file', f'i/.migrator-new-{UUID}-alpha', UUID, '', ''),
+            ('note', f'state/incoming/{UUID}', UUID, MIGRATION, '')}, found)

@@ -1,0 +1,67 @@
+"""The audit: reads the database, asks every agent what its host has, reads the database again, and lets `audit` compare.
+
+The hosts are asked while work goes on. What a workflow was at work on in either reading, or ended in between, is left alone.
+"""
+from oslo_log import log
+
+from migrator import concurrency, exceptions
+from migrator.conductor import audit
+from migrator.conductor.db import hosts, inspect, views
+from migrator.rpc import errors
+
+LOG = log.getLogger(__name__)
+
+#: How many parts of one host's answer are read at most.
+MOST_PARTS = 1000
+#: How many findings are told at most; the number of the rest is.
+MOST_FINDINGS = 1000
+
+
+class Inspection:
+    """Takes `audit` requests."""
+
+    def __init__(self, database, compute, settings):
+        """compute: rpc.compute.ComputeAPI. settings: the [conductor] group of the configuration."""
+        self.database = database
+        self.compute = compute
+        self.settings = settings
+
+    def audit(self, context, host=None):
+        """Compare. host: only this one; HostNotFound if there is none. Changes nothing.
+
+        Returns {'findings', 'debts', 'not_audited', 'audited', 'left_off'}.
+        """
+        rows = self.database.run(lambda tx: hosts.listing(tx, host))
+        if host and not rows:
+            raise exceptions.HostNotFound(f'there is no host {host}')
+        since = max((row.now for row in rows), default=0)
+        before = self.database.run(lambda tx: inspect.read(tx, since))
+        asked = {row.host: concurrency.spawn(self._ask, context, row) for row in rows}
+        answers = {name: thread.wait() for name, thread in asked.items()}
+        after = self.database.run(lambda tx: inspect.read(tx, since, before))
+        heard = {name: answer for name, answer in answers.items() if not isinstance(answer, str)}
+        found = audit.compare(after, {name: traces for name, (traces, _) in heard.items()}, {name: ops for name, (_, ops) in heard.items()})
+        found = [f for f in found if not host or host in f.host]
+        return {'findings': [vars(f) for f in found[:MOST_FINDINGS]], 'left_off': max(0, len(found) - MOST_FINDINGS),
+                'debts': [{'id': d.id, 'host': d.host, 'instance_uuid': d.instance_uuid, 'action': d.action, 'reason': d.reason}
+                          for d in after.debts if not host or d.host == host][:MOST_FINDINGS],
+                'not_audited': [{'host': name, 'why': why} for name, why in answers.items() if isinstance(why, str)],
+                'audited': sorted(heard)}
+
+    def _ask(self, context, row):
+        """Give (traces, ids of operations) of a host, or in words why it could not be audited."""
+        if not views.is_up(row, self.settings.host_down_after):
+            return f'last heard of at {views.moment(row.last_seen)}'
+        traces, operations, marker = [], [], ''
+        try:
+            for _ in range(MOST_PARTS):
+                part = self.compute.audit(context, row.host, marker)
+                traces += part.traces
+                operations += part.operations
+                marker = part.more
+                if not marker:
+                    return traces, operations
+        except (errors.NoAnswer, errors.NotDelivered, exceptions.MigratorError) as error:
+            LOG.warning('%s cannot be audited: %s', row.host, error)
+            return str(error)
+        return 'its answer does not come to an end'
