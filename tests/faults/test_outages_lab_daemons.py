@@ -1,4 +1,7 @@
-"""libvirtd ends while a guest is moved with real hypervisors, and comes back."""
+"""libvirtd, with the agent or without it, ends while a guest is moved with real hypervisors, and comes back."""
+import os
+import signal
+
 from migrator.states import Status
 from tests.faults.outage_case import OutageCase, sampled
 
@@ -31,3 +34,21 @@ class TestLibvirtd(OutageCase):
     def test_the_destinations_restarts_gracefully(self):
         """Given the destination's libvirtd is restarted as by an upgrade, there is one guest, and it can be moved."""
         self.case(lambda _here, there: there, 'stop_libvirtd')
+
+    def test_the_source_loses_agent_and_libvirtd_at_the_hand_over(self):
+        """Given that the source's daemons die while the guest is paused for the hand-over, there is one guest when they are back."""
+        guest, here, there = self.standing()
+        source, destination = self.lab.host(here), self.lab.host(there)
+        with self.copying(guest, there) as migration:
+            hung = destination.libvirtd_pid
+            os.kill(hung, signal.SIGSTOP)
+            source.virsh('migrate-setspeed', guest.uuid, '1024')
+            self.wait_for(lambda: 'paused' in source.virsh('domstate', guest.uuid), 'the hand-over')
+            self.cloud.daemons[here].kill()
+            source.kill_libvirtd()
+            os.kill(hung, signal.SIGCONT)
+            source.start_libvirtd()
+            source.wait_ready()
+            self.cloud.restart(here)
+            ended = self.cloud.ended(migration)
+        self.assert_one_copy(ended, guest, here, there)

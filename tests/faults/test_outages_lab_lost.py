@@ -12,6 +12,26 @@ class TestLostHosts(OutageCase):
         self.lab.host(name).boot()
         self.cloud.restart(name)
 
+    def await_running(self, guest, name):
+        """Wait until libvirt of a host says that it runs a guest."""
+        host = self.lab.host(name)
+        self.wait_for(lambda: host.virsh('domstate', guest.uuid, check=False).strip() == 'running', f'the guest runs at {name}', 60)
+
+    def test_the_source_after_the_cut_over(self):
+        """Given a source that is gone once the guest runs at the destination, the migration completes there with a debt for the source,
+        which is paid before anything else when it is back."""
+        guest, here, there = self.standing()
+        with self.copying(guest, there, bandwidth_mib=16) as migration:
+            self.await_running(guest, there)
+            self.lab.host(here).crash()
+            ended = self.cloud.ended(migration)
+        self.assertEqual((Status.COMPLETED, there), (ended['status'], self.api.instance_show(guest.uuid)['host']), ended)
+        self.assert_owed(guest, here)
+        guest.console.wait_ticks(2, 30)
+        self.return_of(here)
+        self.wait_for(lambda: not self.api.instance_show(guest.uuid)['debts'], 'the debt is paid')
+        self.assert_outcome(self.api.show(migration['id']), guest, there, silence=60.0)
+
     def test_the_destination_before_the_cut_over(self):
         """Given a destination that is gone in mid-copy, the guest goes on at the source, and its debt waits until it is back."""
         guest = self.cloud.boot('alpha', disks=[{'target': 'vda', 'size': 8 << 20, 'directory': str(self.lab.shared)}])
