@@ -16,6 +16,8 @@ import shutil  # noqa: E402
 import tempfile  # noqa: E402
 import time  # noqa: E402
 
+import tenacity  # noqa: E402
+
 from migrator import exceptions  # noqa: E402
 from tests.demo import signals  # noqa: E402
 from tests.demo.show import Show  # noqa: E402
@@ -47,8 +49,15 @@ def simulated(show):
         if keep:
             show.error(f'The log is in {folder}/demo.log')
         else:
-            shutil.rmtree(folder)
+            erase(folder)
     return right
+
+
+@tenacity.retry(retry=tenacity.retry_if_exception_type(OSError), wait=tenacity.wait_fixed(0.1), stop=tenacity.stop_after_delay(10), reraise=True)
+def erase(folder):
+    """Remove the demonstration's folder. An operation that was under way when it was interrupted may close its files a moment later."""
+    if os.path.exists(folder):
+        shutil.rmtree(folder)
 
 
 def real(options, show):
