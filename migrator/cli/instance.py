@@ -26,6 +26,11 @@ def disk(found):
     return f'{found["target"]}: ' + ', '.join(filter(None, notes))
 
 
+def sighting(found):
+    """Tell of another host that has the instance, too."""
+    return f'{output.plain(found["state"])} on {output.plain(found["host"])}' if found else ''
+
+
 LIST = (
     output.Column('name', 'Name'),
     output.Column('uuid', 'UUID'),
@@ -42,6 +47,7 @@ SHOW = (
     output.Column('disks', 'Disks', disks),
     output.Column('managed', 'Made by migrator', output.yes),
     *LIST[6:],
+    output.Column('sighting', 'Also seen', sighting),
     output.Column('updated_at', 'Updated', output.moment),
 )
 

@@ -2,7 +2,8 @@
 
 A host's list is evidence of what runs there, not of what is gone: a guest that is missing from it becomes `unknown` and keeps its
 row. A locked guest is left alone, for its workflow knows better. A guest that moved without us is adopted only when one host says
-that it runs there and the other one has said that it does not know it (design, section 2).
+that it runs there and the other one has said that it does not know it (design, section 2). Until then it is a sighting: stored with the
+row, so that nobody starts, deletes or moves what runs elsewhere.
 """
 import dataclasses
 
@@ -14,6 +15,9 @@ from migrator.states import GuestState, InstanceState
 
 LOG = log.getLogger(__name__)
 
+#: Column values of a guest that no other host tells of.
+NOWHERE_ELSE = {'sighted_host': '', 'sighted_state': ''}
+
 #: Milliseconds by which the reckoned time of a look may be late: a heartbeat's way takes less, or it changes nothing for one more.
 MARGIN = 500
 
@@ -22,7 +26,8 @@ MARGIN = 500
 class Changes:
     """What a heartbeat means for the catalogue.
 
-    insert, update: uuid -> column values. unknown: uuids. odd: remarks for the log. missed: something could not be taken in yet, so it must
+    insert, update: uuid -> column values. unknown: uuids. sighted: uuid -> the columns that tell of
+    another host. odd: remarks for the log. missed: something could not be taken in yet, so it must
     be told again: a locked guest is not as the catalogue has it, or a guest runs here that another host has not let go of.
     """
 
@@ -31,13 +36,18 @@ class Changes:
     unknown: list
     odd: list
     missed: bool
+    sighted: dict = dataclasses.field(default_factory=dict)
+
+    def uuids(self):
+        """Name all guests whose rows change."""
+        return {*self.insert, *self.update, *self.unknown, *self.sighted}
 
     def without(self, uuids):
         """Give the same without what concerns these guests."""
         if not uuids:
             return self
-        return Changes({u: v for u, v in self.insert.items() if u not in uuids}, {u: v for u, v in self.update.items() if u not in uuids},
-                       [u for u in self.unknown if u not in uuids], self.odd, True)
+        insert, update, sighted = ({u: v for u, v in found.items() if u not in uuids} for found in (self.insert, self.update, self.sighted))
+        return Changes(insert, update, [u for u in self.unknown if u not in uuids], self.odd, True, sighted)
 
 
 class Inventory:
@@ -87,11 +97,11 @@ class Inventory:
         gone = catalogue.unlisted(tx, beat.host, {g.uuid for g in beat.guests}) if beat.full else list(beat.gone)
         rows = catalogue.several(tx, [g.uuid for g in guests] + gone)
         changes = compare(beat.host, guests, gone, rows)
-        if changes.insert or changes.update or changes.unknown:
-            changes = changes.without(ledger.ended_since(tx, [*changes.insert, *changes.update, *changes.unknown], looked))
+        if changes.uuids():
+            changes = changes.without(ledger.ended_since(tx, sorted(changes.uuids()), looked))
         for uuid, values in changes.insert.items():
             catalogue.insert(tx, uuid, values)
-        for uuid, values in changes.update.items():
+        for uuid, values in (*changes.update.items(), *changes.sighted.items()):
             catalogue.update(tx, uuid, **values)
         if changes.unknown:
             catalogue.mark_unknown(tx, changes.unknown)
@@ -117,7 +127,7 @@ def compare(host, guests, gone, rows):
 
     guests: what it lists. gone: uuids that it used to list. rows: the catalogue's rows of all of these, by uuid.
     """
-    insert, update, odd, missed = {}, {}, [], False
+    insert, update, odd, missed, sighted = {}, {}, [], False, {}
     for guest in guests:
         row, values = rows.get(guest.uuid), catalogue.values(guest, host)
         if row is None:
@@ -127,13 +137,33 @@ def compare(host, guests, gone, rows):
         elif row.host == host:
             if any(getattr(row, name) != value for name, value in values.items()):
                 update[guest.uuid] = values
+            if row.sighted_host == host:
+                sighted[guest.uuid] = NOWHERE_ELSE
         elif guest.state is GuestState.RUNNING and row.state == InstanceState.UNKNOWN.value:
             odd.append(f'instance {guest.uuid} moved from {row.host} to {host} without migrator; it is adopted there')
-            update[guest.uuid] = values
-        elif guest.state is GuestState.RUNNING:
-            # The other host has not said yet that it went, or it runs twice: this one is to tell again until that is clear.
-            odd.append(f'instance {guest.uuid} is said to run on {host}, the catalogue has it {row.state} on {row.host}')
-            missed = True
+            update[guest.uuid] = values | NOWHERE_ELSE
+        else:
+            # Paused or running there: the other host has not said yet that it went, or there are two copies. It is to be told of again.
+            missed = missed or guest.state is not GuestState.OFF
+            sighted.update(sighting(guest, host, row, odd))
+    for uuid in gone:
+        row = rows.get(uuid)
+        if row is None:
+            continue
+        if row.locked_by:
+            missed = missed or host in (row.host, row.sighted_host)
+        elif row.sighted_host == host:
+            sighted[uuid] = NOWHERE_ELSE
     unknown = [uuid for uuid in gone if uuid in rows and rows[uuid].host == host and not rows[uuid].locked_by]
-    missed = missed or any(uuid in rows and rows[uuid].host == host and rows[uuid].locked_by for uuid in gone)
-    return Changes(insert, update, unknown, odd, missed)
+    return Changes(insert, update, unknown, odd, missed, sighted)
+
+
+def sighting(guest, host, row, odd):
+    """Give what a guest that is not at its host changes: {} or {uuid: column values}. A definition that does not run is no sighting."""
+    if guest.state is GuestState.OFF:
+        return {guest.uuid: NOWHERE_ELSE} if row.sighted_host == host else {}
+    seen = {'sighted_host': host, 'sighted_state': guest.state.value}
+    if row.sighted_host not in ('', host) or (row.sighted_host, row.sighted_state) == (host, guest.state.value):
+        return {}           # known already; or a third host has it, and one is enough to leave the guest alone
+    odd.append(f'instance {guest.uuid} is said to be {guest.state.value} on {host}, the catalogue has it {row.state} on {row.host}')
+    return {guest.uuid: seen}

@@ -91,6 +91,7 @@ class Requests:
             guest = self._free(tx, instance)
             rows = hosts.get_many(tx, [guest.host])
             self.usable(guest.host, rows, disabled_too=True)
+            self.not_elsewhere(guest)
             if guest.state == InstanceState.UNKNOWN:
                 raise exceptions.NotPossible(f'{guest.host} does not know instance {guest.name or guest.uuid} at present')
             return 'instance_start', guest, '', {}, rows
@@ -114,6 +115,7 @@ class Requests:
             guest = self._free(tx, instance)
             rows = hosts.get_many(tx, [guest.host])
             self.usable(guest.host, rows, disabled_too=True)
+            self.not_elsewhere(guest)
             if guest.state == InstanceState.UNKNOWN and ledger.latest_kind(tx, guest.uuid) != 'instance_delete':
                 name = guest.name or guest.uuid
                 raise exceptions.NotPossible(f'{guest.host} does not know instance {name} at present; it may run elsewhere')
@@ -136,10 +138,19 @@ class Requests:
         name = guest.name or guest.uuid
         if guest.host == destination:
             raise exceptions.SameHost(f'instance {name} is on {destination} already')
+        self.not_elsewhere(guest)
         self.usable(destination, rows)
         self.usable(guest.host, rows, disabled_too=True)
         if guest.state not in (InstanceState.RUNNING, InstanceState.PAUSED):
             raise exceptions.InstanceNotRunning(f'instance {name} is {guest.state}, a live migration needs it running')
+
+    @staticmethod
+    def not_elsewhere(guest):
+        """Raise SeenElsewhere while another host says that it has the guest: a second copy, or the loss of the good one, would follow."""
+        if guest.sighted_host:
+            raise exceptions.SeenElsewhere(
+                f'instance {guest.name or guest.uuid} is {guest.sighted_state} on {guest.sighted_host}, the catalogue has it '
+                f'{guest.state} on {guest.host}; it is left alone until one of the two hosts no longer has it')
 
     def usable(self, host, rows, disabled_too=False):
         """Raise a typed error unless the host is known, up and enabled. disabled_too: a disabled host will do (its guests may leave).

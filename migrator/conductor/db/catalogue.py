@@ -56,9 +56,10 @@ def several(tx, uuids):
 
 
 def unlisted(tx, host, listed):
-    """Name the guests that the catalogue has at a host and the host did not list. One statement."""
-    rows = tx.execute(_query().where(instance.c.host == host, instance.c.state != InstanceState.UNKNOWN.value)).all()
-    return [row.uuid for row in rows if row.uuid not in listed]
+    """Name the guests that the catalogue has at a host, or that were sighted there, and the host did not list. One statement."""
+    here = sa.and_(instance.c.host == host, instance.c.state != InstanceState.UNKNOWN.value)
+    found = tx.execute(sa.select(instance.c.uuid).where(sa.or_(here, instance.c.sighted_host == host))).scalars()
+    return [uuid for uuid in found if uuid not in listed]
 
 
 def values(guest, host):

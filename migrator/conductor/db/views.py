@@ -91,4 +91,5 @@ def instance_view(row):
     """One guest."""
     return {'uuid': row.uuid, 'name': row.name, 'host': row.host, 'state': row.state, 'memory_mib': row.memory_mib, 'vcpus': row.vcpus,
             'disks': row.disks, 'managed': bool(row.managed), 'locked_by': row.locked_by or '', 'debts': row.owed,
+            'sighting': {'host': row.sighted_host, 'state': row.sighted_state} if row.sighted_host else {},
             'updated_at': moment(row.updated_at)}

@@ -21,7 +21,8 @@ def guest(state=GuestState.RUNNING, uuid_=ID, **more):
 
 def row(host='alpha', state='running', locked_by=None, **more):
     """What the catalogue says of it."""
-    return types.SimpleNamespace(**{**catalogue.values(guest(), host), 'uuid': ID, 'state': state, 'locked_by': locked_by, **more})
+    return types.SimpleNamespace(**{**catalogue.values(guest(), host), 'uuid': ID, 'state': state, 'locked_by': locked_by,
+                                    'sighted_host': '', 'sighted_state': '', **more})
 
 
 class CompareTest(base.TestCase):
@@ -84,6 +85,31 @@ class CompareTest(base.TestCase):
     def test_not_adopted_unless_it_runs_here(self):
         for state in (GuestState.OFF, GuestState.PAUSED):
             self.assert_nothing(self.compare('beta', guests=[guest(state)], rows=[row('alpha', state='unknown')]))
+
+    def test_one_that_runs_or_is_paused_elsewhere_is_sighted_once(self):
+        for state in (GuestState.RUNNING, GuestState.PAUSED):
+            seen = {'sighted_host': 'beta', 'sighted_state': state.value}
+            changes = self.compare('beta', guests=[guest(state)], rows=[row('alpha', state='stopped')])
+            self.assertEqual(({ID: seen}, 1), (changes.sighted, len(changes.odd)))
+            known = self.compare('beta', guests=[guest(state)], rows=[row('alpha', state='stopped', **seen)])
+            self.assertEqual(({}, []), (known.sighted, known.odd))
+            self.assertEqual({}, self.compare('gamma', guests=[guest(state)], rows=[row('alpha', **seen)]).sighted)
+
+    def test_a_sighting_ends_when_its_host_has_it_no_more_or_is_its_home(self):
+        sighted = {'sighted_host': 'beta', 'sighted_state': 'running'}
+        nowhere = {ID: {'sighted_host': '', 'sighted_state': ''}}
+        self.assertEqual(nowhere, self.compare('beta', gone=[ID], rows=[row('alpha', **sighted)]).sighted)
+        self.assertEqual(nowhere, self.compare('beta', guests=[guest(GuestState.OFF)], rows=[row('alpha', **sighted)]).sighted)
+        self.assertEqual(nowhere, self.compare('beta', guests=[guest()], rows=[row('beta', **sighted)]).sighted)
+        self.assertEqual({}, self.compare('alpha', guests=[guest()], rows=[row('alpha', **sighted)]).sighted)
+        self.assertEqual({}, self.compare('gamma', gone=[ID], rows=[row('alpha', **sighted)]).sighted)
+
+    def test_a_definition_elsewhere_or_a_guest_that_is_worked_on_is_no_sighting(self):
+        self.assertEqual({}, self.compare('beta', guests=[guest(GuestState.OFF)], rows=[row('alpha')]).sighted)
+        locked = row('alpha', locked_by='m-1', sighted_host='beta', sighted_state='running')
+        self.assertEqual({}, self.compare('beta', guests=[guest()], rows=[row('alpha', locked_by='m-1')]).sighted)
+        changes = self.compare('beta', gone=[ID], rows=[locked])
+        self.assertEqual(({}, True), (changes.sighted, changes.missed))
 
 
 class BeatCase(base.TestCase):
@@ -186,6 +212,33 @@ class HeartbeatTest(BeatCase):
         self.assertEqual({ID: ('alpha', 'stopped')}, self.rows())
         self.assertEqual({'resync': True}, self.beat(looked=2.9))          # the hypervisor took its time
         self.assertEqual({ID: ('alpha', 'stopped')}, self.rows())
+
+    def sighting(self):
+        row_ = self.database.run(catalogue.listing)[0]
+        return row_.sighted_host, row_.sighted_state
+
+    def test_a_sighting_is_stored_until_its_host_has_it_no_more(self):
+        self.beat(guest(GuestState.OFF))
+        self.beat(guest(), host='beta', sequence=1)
+        self.assertEqual(('beta', 'running'), self.sighting())
+        self.beat(guest(GuestState.OFF), sequence=9)
+        self.assertEqual((('beta', 'running'), {ID: ('alpha', 'stopped')}), (self.sighting(), self.rows()))
+        self.beat(host='beta', sequence=2)                      # a full list without it
+        self.assertEqual((('', ''), {ID: ('alpha', 'stopped')}), (self.sighting(), self.rows()))
+
+    def test_a_sighting_is_no_more_when_it_is_adopted(self):
+        self.beat(guest(GuestState.OFF))
+        self.beat(guest(), host='beta', sequence=1)
+        self.beat(sequence=9)
+        self.beat(guest(), host='beta', sequence=2)
+        self.assertEqual((('', ''), {ID: ('beta', 'running')}), (self.sighting(), self.rows()))
+
+    def test_a_look_from_before_the_end_of_a_workflow_is_no_sighting(self):
+        self.beat(guest())
+        self.beat(host='beta', sequence=1, looked=1.0)
+        self.end_work()                                         # it moved from beta to alpha, say
+        self.assertEqual({'resync': True}, self.beat(guest(), host='beta', sequence=2, looked=4.9))
+        self.assertEqual(('', ''), self.sighting())
 
     def test_adopted_after_both_have_spoken(self):
         self.beat(guest())

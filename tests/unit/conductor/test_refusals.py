@@ -128,6 +128,22 @@ class ReportTest(CloudTestCase):
         self.cloud.assert_clean(guest, 'beta')
 
 
+class SeenElsewhereTest(CloudTestCase):
+
+    def test_what_runs_elsewhere_is_not_started_moved_or_deleted(self):
+        """Given a guest of alpha that beta says it runs, then all that could make a second copy or lose the good one is refused."""
+        guest = self.cloud.create('web', 'alpha', start=False)
+        with self.cloud.database.engine.begin() as db:
+            db.execute(sa.update(tables.instance).values(sighted_host='gamma', sighted_state='running'))
+        self.assertEqual({'host': 'gamma', 'state': 'running'}, self.api.instance_show('web')['sighting'])
+        for ask in (lambda: self.api.instance_start('web'), lambda: self.api.instance_delete('web'),
+                    lambda: self.api.live_migrate('web', 'beta'), lambda: self.api.live_migrate('web', 'beta', options={'dry_run': True})):
+            error = self.assertRaises(exceptions.SeenElsewhere, ask)
+            self.assertIn('web is running on gamma, the catalogue has it stopped on alpha', str(error))
+        self.assertEqual({}, self.cloud.locks())
+        self.cloud.assert_clean(guest, 'alpha', 'stopped')
+
+
 class SilenceTest(base.TestCase):
 
     def test_what_was_silent_while_nobody_listened_is_not_down(self):

@@ -79,6 +79,8 @@ def upgrade():
         sa.Column('disks', sa.JSON(), nullable=False),
         sa.Column('boot_files', sa.JSON(), nullable=False),
         sa.Column('managed', sa.Boolean(), nullable=False),
+        sa.Column('sighted_host', sa.String(length=64), nullable=False),
+        sa.Column('sighted_state', sa.String(length=64), nullable=False),
         sa.Column('updated_at', sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint('uuid', name=op.f('pk_instance')), **MYSQL)
     with op.batch_alter_table('instance', schema=None) as batch_op:
