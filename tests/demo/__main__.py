@@ -53,7 +53,8 @@ def simulated(show):
     return right
 
 
-@tenacity.retry(retry=tenacity.retry_if_exception_type(OSError), wait=tenacity.wait_fixed(0.1), stop=tenacity.stop_after_delay(10), reraise=True)
+@tenacity.retry(retry=tenacity.retry_if_exception_type(OSError), wait=tenacity.wait_fixed(0.1), stop=tenacity.stop_after_delay(10),
+                reraise=True)
 def erase(folder):
     """Remove the demonstration's folder. An operation that was under way when it was interrupted may close its files a moment later."""
     if os.path.exists(folder):
