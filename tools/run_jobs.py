@@ -25,13 +25,13 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 SAMPLE = 'etc/migrator/migrator.conf.sample'
 #: A busy machine is no failure: tests get twice their time before they are given up.
 SLOW = {'MIGRATOR_TEST_TIMEOUT_SCALE': '2'}
-#: Job -> folder of its tests, how many run at once, environment, seconds after which it is given up. Tests with real servers
-#: share them and the lab, so they run one after another.
+#: Job -> folder of its tests, how many run at once, environment, seconds after which it is given up. Functional tests look at the whole
+#: machine, so they run one after another. Fault tests mostly wait; each class has servers, or a lab, of its own, and stays in one worker.
 TEST_JOBS = {
     'unit': ('tests/unit', 2, {'MIGRATOR_CONCURRENCY': 'threading', **SLOW}, 900),
     'unit-eventlet': ('tests/unit', 2, {'MIGRATOR_CONCURRENCY': 'eventlet', **SLOW}, 900),
     'functional': ('tests/functional', 1, SLOW, 2400),
-    'faults': ('tests/faults', 1, SLOW, 2400),
+    'faults': ('tests/faults', 2, SLOW, 2400),
 }
 STYLE_SECONDS = 600
 
@@ -183,7 +183,7 @@ def run_tests(watchdog, job, only):
     store.mkdir(parents=True)
     stestr = [*tool('stestr'), '--repo-url', str(store), '--test-path', folder, '--top-dir', str(ROOT)]
     parallel = ['--serial'] if workers == 1 else ['--concurrency', str(workers)]
-    code = run(watchdog, [*stestr, 'run', *parallel, '--slowest', *([only] if only else [])], env, seconds)
+    code = run(watchdog, [*stestr, '--parallel-class', 'run', *parallel, '--slowest', *([only] if only else [])], env, seconds)
     last = subprocess.run([*stestr, 'last', '--subunit'], cwd=ROOT, capture_output=True, timeout=120)
     passed, failed, skipped = count(last.stdout)
     if not failed and (code != 0 or passed + skipped == 0):
