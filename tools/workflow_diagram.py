@@ -15,19 +15,29 @@ from migrator.states import GuestState, PauseReason
 
 TARGET = pathlib.Path(__file__).resolve().parent.parent / 'doc/source/generated'
 
-#: What a host may say, as the rows and columns of the printed table.
-ANSWERS = (
-    ('running', Location(GuestState.RUNNING)),
-    ('running, job', Location(GuestState.RUNNING, job_active=True)),
-    ('paused by user', Location(GuestState.PAUSED, PauseReason.USER)),
-    ('paused by hand-over', Location(GuestState.PAUSED, PauseReason.MIGRATION)),
-    ('paused by hand-over, job', Location(GuestState.PAUSED, PauseReason.MIGRATION, job_active=True)),
-    ('incoming', Location(GuestState.INCOMING)),
-    ('off, defined', Location(GuestState.OFF, persistent=True)),
-    ('absent', Location(GuestState.ABSENT)),
-    ('unreachable', Location(GuestState.UNREACHABLE)),
-    ('off, attested', Location(GuestState.DEAD)),
+#: What the two of them may say, as (words, states, reasons, job active, persistent); None: any. The tool refuses to print a table
+#: whose lines overlap, leave an answer out, or lump together what gets different verdicts.
+PLAIN = (PauseReason.NONE, PauseReason.USER, PauseReason.IO_ERROR, PauseReason.OTHER, PauseReason.MIGRATION)
+POST_COPY = (
+    ('post-copy broke off', None, (PauseReason.POST_COPY_FAILED,), None, None),
+    ('post-copy', tuple(state for state in GuestState if state is not GuestState.DEAD), (PauseReason.POST_COPY,), None, None),
+    ('post-copy, then off, attested', (GuestState.DEAD,), (PauseReason.POST_COPY,), None, None),
 )
+ORDINARY = (
+    ('running', (GuestState.RUNNING,), PLAIN),
+    ('paused', (GuestState.PAUSED,), PLAIN[:-1]),
+    ('paused by hand-over', (GuestState.PAUSED,), (PauseReason.MIGRATION,)),
+    ('incoming', (GuestState.INCOMING,), PLAIN),
+    ('off', (GuestState.OFF,), PLAIN),
+    ('absent', (GuestState.ABSENT,), PLAIN),
+    ('unreachable', (GuestState.UNREACHABLE,), PLAIN),
+    ('off, attested', (GuestState.DEAD,), PLAIN),
+)
+SOURCE = (*POST_COPY, *((words + (', job' if job else ''), states, reasons, job, None)
+                        for words, states, reasons in ORDINARY for job in (False, True)))
+DESTINATION = (*POST_COPY, *((words + {True: ', defined', False: ', not defined', None: ''}[persistent], states, reasons, None, persistent)
+                             for words, states, reasons in ORDINARY
+                             for persistent in ((False, True) if words == 'off' else (None,))))
 
 
 def quote(text):
@@ -75,15 +85,39 @@ def undo_lines(workflow):
     return lines
 
 
+def sorted_out(patterns):
+    """Give all answers that fit each pattern, by its words. ValueError unless each answer fits exactly one."""
+    found = {pattern[0]: [] for pattern in patterns}
+    for answer in itertools.product(GuestState, PauseReason, (False, True), (False, True)):
+        fitting = [words for words, *wanted in patterns if all(map(fits, wanted, answer))]
+        if len(fitting) != 1:
+            raise ValueError(f'{answer} fits {fitting or "no line"} of the table where-is-the-guest')
+        found[fitting[0]].append(Location(*answer))
+    return found
+
+
+def fits(wanted, value):
+    """Tell whether one part of an answer is as a pattern wants it: any, one of several, or this."""
+    return wanted is None or (value in wanted if isinstance(wanted, tuple) else value is wanted)
+
+
+def verdict_of(sources, destinations):
+    """Give the one verdict of all pairs. ValueError if they differ."""
+    verdicts = {locate.find(source, destination).verdict.value for source, destination in itertools.product(sources, destinations)}
+    if len(verdicts) != 1:
+        raise ValueError(f'a cell of the table where-is-the-guest has several verdicts: {sorted(verdicts)}; source {sources[0]}')
+    return verdicts.pop()
+
+
 def locate_table():
     """Give the verdicts as a reStructuredText list-table: rows are the source's answer, columns the destination's."""
-    columns = [a for a in ANSWERS if a[0] not in ('running, job', 'paused by hand-over, job')]
+    rows, columns = sorted_out(SOURCE), sorted_out(DESTINATION)
     lines = ['.. list-table:: Verdict by what the source (rows) and the destination (columns) answer', '   :header-rows: 1',
              '   :stub-columns: 1', '', '   * - source \\\\ destination']
-    lines += [f'     - {name}' for name, _ in columns]
-    for name, source in ANSWERS:
+    lines += [f'     - {name}' for name in columns]
+    for name, sources in rows.items():
         lines.append(f'   * - {name}')
-        lines += [f'     - {locate.find(source, destination).verdict.value}' for _, destination in columns]
+        lines += [f'     - {verdict_of(sources, destinations)}' for destinations in columns.values()]
     return '\n'.join(lines) + '\n'
 
 

@@ -34,6 +34,11 @@ class Situation:
         """True on the way back."""
         return self.cursor.direction is Direction.UNDO
 
+    @property
+    def moved(self):
+        """Name the step that may have moved the guest, whose truth the hosts tell; '' if none has begun."""
+        return next((step.name for step in self.workflow.operations if step.observe and step.name in self.cursor.begun), '')
+
     def backoff(self, failures):
         """Seconds until the next try, doubled with each failure, at most the poll interval."""
         return min(self.policy.retry * 2 ** max(0, failures - 1), max(self.policy.poll, self.policy.retry))
@@ -226,6 +231,9 @@ def undo_finished(at: Situation, event: stimulus.Finished) -> Action:
     if event.state is OperationState.SUCCEEDED:
         return advance(at, cursor, '', commit=at.step.undo.commit)
     said = f'{cursor.step}: {event.error or "interrupted: the agent restarted"}'
+    if event.untouched and not at.step.undo.vital and at.moved:
+        # Its precondition says that the guest may be where it was thought never to have run. The hosts know.
+        return observe(at, cursor, said)
     if cursor.attempt < at.policy.step_attempts:
         return rest(at, cursor, said)
     if at.step.undo.vital:
@@ -299,6 +307,13 @@ def on_observed(at: Situation, event: stimulus.Observed) -> Action:
     if cursor.phase is not Phase.OBSERVING:
         return Action(Kind.IGNORE, cursor, 'late answers')
     found = locate.find(event.source, event.destination)
+    if at.undoing:
+        if found.verdict in (Verdict.AT_SOURCE, Verdict.OFF_AT_SOURCE, Verdict.GONE_WITH_SOURCE):
+            return replace(undo_refused(at, found.reason), guest_off=found.verdict is Verdict.OFF_AT_SOURCE,
+                           guest_lost=found.verdict is Verdict.GONE_WITH_SOURCE)
+        if found.verdict in (Verdict.AT_DESTINATION, Verdict.POST_COPY):
+            at = turned_forward(at)
+            cursor = at.cursor
     match found.verdict:
         case Verdict.AT_DESTINATION:
             late = ' The abort came too late.' if cursor.abort else ''
@@ -318,7 +333,7 @@ def on_observed(at: Situation, event: stimulus.Observed) -> Action:
             cursor = replace(cursor, no_return=True, status=Status.POST_COPY, silent_since=0)
             return Action(Kind.WAIT, cursor, found.reason, wake_in=at.policy.observe)
         case Verdict.IN_PROGRESS:
-            cursor = replace(cursor, status=at.step.status, silent_since=0, failures=0)
+            cursor = replace(cursor, status=Status.UNDOING if at.undoing else at.step.status, silent_since=0, failures=0)
             return expire(at, Action(Kind.WAIT, cursor, found.reason, wake_in=at.policy.observe))
         case Verdict.SILENT:
             cursor = replace(cursor, silent_since=cursor.silent_since or at.now)
@@ -328,6 +343,20 @@ def on_observed(at: Situation, event: stimulus.Observed) -> Action:
             # The hosts are asked one after the other, so a contradiction may be a switch that was seen half. Look once more.
             return Action(Kind.WAIT, replace(cursor, failures=1), found.reason, wake_in=at.policy.observe)
     return Action(Kind.WAIT, replace(cursor, status=Status.NEEDS_OPERATOR), found.reason, wake_in=at.policy.observe * 4)
+
+
+def undo_refused(at: Situation, reason: str) -> Action:
+    """An undo was refused, and the hosts say that undoing is right: it is tried again, and put off as a debt after some times."""
+    cursor = replace(at.cursor, status=Status.UNDOING, silent_since=0)
+    if cursor.attempt < at.policy.step_attempts:
+        return rest(at, cursor, f'{cursor.step} was refused, and is tried again: {reason}')
+    return advance(at, cursor, f'{cursor.step} was refused, and is named as a debt: {reason}', debts=(cursor.step,))
+
+
+def turned_forward(at: Situation) -> Situation:
+    """The guest is proven where an undo was to clear: back to the step that moved it, of which this is the observation."""
+    cursor = replace(at.cursor, direction=Direction.FORWARD, step=at.moved, attempt=1, failures=0)
+    return replace(at, cursor=cursor)
 
 
 def on_abort(at: Situation, _event) -> Action:

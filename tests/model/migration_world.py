@@ -103,8 +103,8 @@ class MigrationWorld(World):
         return hv._replace(job='', destination=G.ABSENT) if hv.job == 'copying' else None
 
     def untouched(self, method, hv):
-        """Files of somebody else may stand in the way at the destination."""
-        return method == 'pre_live_migration' and not hv.marker
+        """Files of somebody else may stand in the way at the destination; a driver may refuse to clear what it cannot judge."""
+        return method == 'rollback_live_migration_at_destination' or (method == 'pre_live_migration' and not hv.marker)
 
     def passed(self, hv):
         """The guest has run at the destination."""

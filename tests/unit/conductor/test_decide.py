@@ -12,25 +12,27 @@ from tests.unit.conductor.positions import EVENTS, NOW, POSITIONS, PRE, aborted,
 
 #: How to read the words: positions.short.
 TABLE = """
-                     due     fit unfit done    failed  broken  alive unknown silent lost    busy abort
-queued |             admit   .   .     .       .       .       .     .       .      .       .    CANC
-checking |           call    pre FAIL  .       .       .       .     .       wait   FAIL    wait CANC
-preparing |          poll    .   .     mig     undoD   wait    .     pre~    wait   undoD   wait wait
-preparing, resting | pre     .   .     .       .       .       .     .       .      .       .    undoD
-running |            poll    .   .     observe observe observe .     mig~    wait   observe wait wait+x
-observing |          observe .   .     .       .       .       .     .       .      .       .    wait+x
-needs operator |     observe .   .     .       .       .       .     .       .      .       .    op+x
-post-copy |          observe .   .     .       .       .       .     .       .      .       .    !
-finishing D |        poll    .   .     postS   wait    wait    .     postD~  wait   postS+$ wait !
-finishing S |        poll    .   .     COMP    wait    wait    .     postS~  wait   COMP+$  wait !
-finishing S, last |  poll    .   .     COMP    COMP+$  COMP+$  .     postS~  wait   COMP+$  wait !
-finishing, resting | postS   .   .     .       .       .       .     .       .      .       .    !
-undoing D |          poll    .   .     undoS   wait    wait    .     undoD~  wait   undoS+$ wait !
-undoing D, last |    poll    .   .     undoS   undoS+$ undoS+$ .     undoD~  wait   undoS+$ wait !
-undoing S |          poll    .   .     FAIL    wait    wait    .     undoS~  wait   op      wait !
-undoing S, last |    poll    .   .     FAIL    op      op      .     undoS~  wait   op      wait !
-undoing S, stuck |   undoS   .   .     .       .       .       .     .       .      .       .    !
-ended |              .       .   .     .       .       .       .     .       .      .       .    !
+                     due     fit unfit done    failed  broken  alive unknown silent lost    busy abort untouched
+queued |             admit   .   .     .       .       .       .     .       .      .       .    CANC .
+checking |           call    pre FAIL  .       .       .       .     .       wait   FAIL    wait CANC .
+preparing |          poll    .   .     mig     undoD   wait    .     pre~    wait   undoD   wait wait FAIL
+preparing, resting | pre     .   .     .       .       .       .     .       .      .       .    undoD .
+running |            poll    .   .     observe observe observe .     mig~    wait   observe wait wait+x observe
+observing |          observe .   .     .       .       .       .     .       .      .       .    wait+x .
+needs operator |     observe .   .     .       .       .       .     .       .      .       .    op+x .
+post-copy |          observe .   .     .       .       .       .     .       .      .       .    !    .
+finishing D |        poll    .   .     postS   wait    wait    .     postD~  wait   postS+$ wait !    wait
+finishing S |        poll    .   .     COMP    wait    wait    .     postS~  wait   COMP+$  wait !    wait
+finishing S, last |  poll    .   .     COMP    COMP+$  COMP+$  .     postS~  wait   COMP+$  wait !    COMP+$
+finishing, resting | postS   .   .     .       .       .       .     .       .      .       .    !    .
+undoing D |          poll    .   .     undoS   wait    wait    .     undoD~  wait   undoS+$ wait !    observe
+undoing D, last |    poll    .   .     undoS   undoS+$ undoS+$ .     undoD~  wait   undoS+$ wait !    observe
+refused D |          observe .   .     .       .       .       .     .       .      .       .    !    .
+refused D, last |    observe .   .     .       .       .       .     .       .      .       .    !    .
+undoing S |          poll    .   .     FAIL    wait    wait    .     undoS~  wait   op      wait !    wait
+undoing S, last |    poll    .   .     FAIL    op      op      .     undoS~  wait   op      wait !    op
+undoing S, stuck |   undoS   .   .     .       .       .       .     .       .      .       .    !    .
+ended |              .       .   .     .       .       .       .     .       .      .       .    !    .
 """
 
 #: What the hosts say matters only while it was asked for.
@@ -39,6 +41,8 @@ OBSERVED = """
 observing |      undoD  undoD postD wait    wait  wait wait
 needs operator | undoD  undoD postD wait    wait  op   op
 post-copy |      op     op    postD wait    wait  wait wait
+refused D |      wait   wait  postD wait    wait  wait wait
+refused D, last | undoS+$ undoS+$ postD wait wait wait wait
 """
 
 #: The same with an abort pending.
@@ -331,6 +335,32 @@ class OutcomeTest(base.TestCase):
     def test_what_an_earlier_attempt_may_have_done_is_undone(self):
         stranger = stimulus.Finished(OperationState.FAILED, 'files stand in the way', untouched=True)
         self.assertEqual(positions.UNDO_DESTINATION, decide(forward(PRE, Status.PREPARING, attempt=2), stranger).cursor.step)
+
+    def test_a_clearing_that_is_refused_is_a_question_to_the_hosts(self):
+        """Given an undo that finds the guest at the destination, when the hosts say so too, then it is forward that the migration goes."""
+        asked = decide('undoing D', 'untouched')
+        self.assertIs(Kind.OBSERVE, asked.kind)
+        self.assertEqual((), asked.debts)
+        proven = decide(asked.cursor, 'dest')
+        self.assertEqual(('postD', Commit.AT_DESTINATION, (), True, Direction.FORWARD),
+                         (short(proven, asked.cursor), proven.commit, proven.debts, proven.cursor.no_return, proven.cursor.direction))
+        arriving = decide(asked.cursor, 'pcopy').cursor
+        self.assertEqual((True, 'live_migration', Direction.FORWARD), (arriving.no_return, arriving.step, arriving.direction))
+        self.assertEqual('postD', short(decide(arriving, 'dest'), arriving))
+
+    def test_a_clearing_that_is_refused_for_no_such_reason_is_tried_again_and_then_owed(self):
+        """Given that the guest is at the source all the same, then the original goes on, and what is left there has a name."""
+        cursor, words = POSITIONS['undoing D'], []
+        for _ in range(3):
+            asked = decide(cursor, 'untouched')
+            action = decide(asked.cursor, 'source')
+            words.append(short(action, asked.cursor))
+            cursor = decide(action.cursor, 'due').cursor if action.kind is Kind.WAIT else action.cursor
+        self.assertEqual(['wait', 'wait', 'undoS+$'], words)
+
+    def test_a_clearing_that_is_refused_with_a_contradiction_needs_an_operator(self):
+        cursor = decide(decide('undoing D', 'untouched').cursor, 'odd').cursor
+        self.assertIs(Status.NEEDS_OPERATOR, decide(cursor, 'odd').cursor.status)
 
     def test_a_half_made_guest_is_forgotten_with_its_disks(self):
         begun = Cursor(Status.RUNNING, Phase.OPERATION, 'start_instance', begun=('create_instance', 'start_instance'), attempt=1)

@@ -1,5 +1,6 @@
-"""Where is the guest? Every pair of answers that two hosts can give, and what no table may ever say."""
+"""Where is the guest? Every pair of answers that two hosts can give, cell by cell, and what no table may ever say."""
 import itertools
+import pathlib
 
 import testtools
 
@@ -8,79 +9,167 @@ from migrator.conductor.locate import Verdict
 from migrator.rpc.facts import Location
 from migrator.states import GuestState, PauseReason
 
-#: What a host may answer. `+j`: a migration job is active. off*: defined there for good.
-ANSWERS = {
-    'run': Location(GuestState.RUNNING), 'run+j': Location(GuestState.RUNNING, job_active=True),
-    'run/post': Location(GuestState.RUNNING, PauseReason.POST_COPY, job_active=True),
-    'user': Location(GuestState.PAUSED, PauseReason.USER), 'user+j': Location(GuestState.PAUSED, PauseReason.USER, job_active=True),
-    'io': Location(GuestState.PAUSED, PauseReason.IO_ERROR), 'io+j': Location(GuestState.PAUSED, PauseReason.IO_ERROR, job_active=True),
-    'other': Location(GuestState.PAUSED, PauseReason.OTHER),
-    'hand': Location(GuestState.PAUSED, PauseReason.MIGRATION),
-    'hand+j': Location(GuestState.PAUSED, PauseReason.MIGRATION, job_active=True),
-    'post+j': Location(GuestState.PAUSED, PauseReason.POST_COPY, job_active=True),
-    'pfail': Location(GuestState.PAUSED, PauseReason.POST_COPY_FAILED),
-    'in': Location(GuestState.INCOMING), 'in+j': Location(GuestState.INCOMING, job_active=True),
-    'off': Location(GuestState.OFF), 'off*': Location(GuestState.OFF, persistent=True),
-    'absent': Location(GuestState.ABSENT),
-    '???': Location(GuestState.UNREACHABLE), 'dead': Location(GuestState.DEAD)}
+PAGE = pathlib.Path(__file__).parents[3] / 'doc/source/generated/locate.rst'
+
+#: Every answer that can be written down at all, whether or not a hypervisor is known to give it.
+ANSWERS = [Location(state, reason, job, persistent) for state, reason, job, persistent in
+           itertools.product(GuestState, PauseReason, (False, True), (False, True))]
+
+#: What a host may answer, as patterns: states; reasons; job active; persistent; and how the documentation calls it. `-`: any.
+#: `plain` is every reason but those of post-copy.
+PLAIN = 'none user io_error other migration'
+SOURCE = """
+broken     -                                                post_copy_failed           -    -  post-copy broke off
+post       running paused incoming off absent unreachable   post_copy                  -    -  post-copy
+post-dead  dead                                             post_copy                  -    -  post-copy, then off, attested
+run        running                                          plain                      no   -  running
+run+j      running                                          plain                      yes  -  running, job
+held       paused                                           none user io_error other   no   -  paused
+held+j     paused                                           none user io_error other   yes  -  paused, job
+hand       paused                                           migration                  no   -  paused by hand-over
+hand+j     paused                                           migration                  yes  -  paused by hand-over, job
+in         incoming                                         plain                      no   -  incoming
+in+j       incoming                                         plain                      yes  -  incoming, job
+off        off                                              plain                      no   -  off
+off+j      off                                              plain                      yes  -  off, job
+absent     absent                                           plain                      no   -  absent
+absent+j   absent                                           plain                      yes  -  absent, job
+silent     unreachable                                      plain                      no   -  unreachable
+silent+j   unreachable                                      plain                      yes  -  unreachable, job
+dead       dead                                             plain                      no   -  off, attested
+dead+j     dead                                             plain                      yes  -  off, attested, job
+"""
+DESTINATION = """
+broken     -                                                post_copy_failed           -    -    post-copy broke off
+post       running paused incoming off absent unreachable   post_copy                  -    -    post-copy
+post-dead  dead                                             post_copy                  -    -    post-copy, then off, attested
+run        running                                          plain                      -    -    running
+held       paused                                           none user io_error other   -    -    paused
+hand       paused                                           migration                  -    -    paused by hand-over
+in         incoming                                         plain                      -    -    incoming
+off        off                                              plain                      -    no   off, not defined
+off*       off                                              plain                      -    yes  off, defined
+absent     absent                                           plain                      -    -    absent
+silent     unreachable                                      plain                      -    -    unreachable
+dead       dead                                             plain                      -    -    off, attested
+"""
 
 LETTERS = {'S': Verdict.AT_SOURCE, 'O': Verdict.OFF_AT_SOURCE, 'D': Verdict.AT_DESTINATION, 'P': Verdict.POST_COPY,
            'G': Verdict.GONE_WITH_SOURCE, 'w': Verdict.IN_PROGRESS, '?': Verdict.SILENT, 'X': Verdict.UNRESOLVED}
 
 #: Rows: what the source says. Columns: what the destination says.
 TABLE = """
-          run   run+j run/post pfail user  io    other hand  in    in+j  off   off*  absent ??? dead
-run       X     X     P        X     X     X     X     S     S     S     S     S     S      S      S
-run+j     w     w     P        X     w     w     w     w     w     w     w     w     w      w      w
-user      X     X     P        X     X     X     X     S     S     S     X     X     S      ?      S
-user+j    w     w     P        X     w     w     w     w     w     w     w     w     w      w      w
-io        X     X     P        X     X     X     X     S     S     S     X     X     S      ?      S
-io+j      w     w     P        X     w     w     w     w     w     w     w     w     w      w      w
-other     X     X     P        X     X     X     X     S     S     S     X     X     S      ?      S
-hand      D     D     P        X     D     D     D     S     S     S     X     X     S      ?      X
-hand+j    w     w     P        X     w     w     w     w     w     w     w     w     w      w      w
-post+j    P     P     P        X     P     P     P     P     P     P     P     P     P      P      X
-pfail     X     X     X        X     X     X     X     X     X     X     X     X     X      X      X
-off       D     D     P        X     D     D     D     X     O     O     X     X     O      ?      X
-off*      D     D     P        X     D     D     D     X     O     O     X     X     O      ?      X
-absent    D     D     P        X     D     D     D     X     X     X     X     D     X      ?      X
-???       D     D     P        X     ?     ?     ?     ?     ?     ?     ?     ?     ?      ?      ?
-in        D     D     P        X     D     D     D     X     X     X     X     X     X      ?      X
-dead      D     D     X        X     D     D     D     X     G     G     X     X     G      ?      X
+           broken post post-dead run held hand in  off off* absent silent dead
+broken     X      X    X         X   X    X    X   X   X    X      X      X
+post       X      P    X         P   P    P    P   P   P    P      P      X
+post-dead  X      X    X         X   X    X    X   X   X    X      X      X
+run        X      P    X         X   X    S    S   S   S    S      S      S
+run+j      X      P    X         w   w    w    w   w   w    w      w      w
+held       X      P    X         X   X    S    S   X   X    S      ?      S
+held+j     X      P    X         w   w    w    w   w   w    w      w      w
+hand       X      P    X         D   D    S    S   X   X    S      ?      X
+hand+j     X      P    X         w   w    w    w   w   w    w      w      w
+in         X      P    X         D   D    X    X   X   X    X      ?      X
+in+j       X      P    X         w   w    w    w   w   w    w      w      w
+off        X      P    X         D   D    X    O   X   X    O      ?      X
+off+j      X      P    X         w   w    w    w   w   w    w      w      w
+absent     X      P    X         D   D    X    X   X   D    X      ?      X
+absent+j   X      P    X         w   w    w    w   w   w    w      w      w
+silent     X      P    X         D   ?    ?    ?   ?   ?    ?      ?      ?
+silent+j   X      P    X         w   w    w    w   w   w    w      w      w
+dead       X      X    X         D   D    X    G   X   X    G      ?      X
+dead+j     X      X    X         w   w    w    w   w   w    w      w      w
 """
 
 
+class Pattern:
+    """One line of SOURCE or DESTINATION."""
+
+    def __init__(self, line):
+        self.name, self.states, self.reasons, self.job, self.persistent, self.words = split(line)
+
+    def fits(self, answer):
+        """Tell whether an answer is one of these."""
+        return (self.states == '-' or answer.state.value in self.states.split()) \
+            and (answer.reason.value or 'none') in (PLAIN if self.reasons == 'plain' else self.reasons).split() \
+            and self.job in ('-', 'yes' if answer.job_active else 'no') \
+            and self.persistent in ('-', 'yes' if answer.persistent else 'no')
+
+
+def split(line):
+    """Split a line into its six columns; two spaces or more are between them."""
+    return [cell.strip() for cell in line.split('  ') if cell.strip()]
+
+
+def patterns(text):
+    """Read SOURCE or DESTINATION."""
+    return [Pattern(line) for line in text.strip().splitlines()]
+
+
 def cells():
-    """Read the table: (source, destination, verdict) for each cell."""
+    """Read the table: (source, destination) -> verdict, by the names of patterns."""
     head, *rows = TABLE.strip('\n').splitlines()
     columns = head.split()
-    for row in rows:
-        name, *letters = row.split()
-        yield from ((name, column, LETTERS[letter]) for column, letter in zip(columns, letters, strict=True))
+    return {(name, column): LETTERS[letter] for name, *letters in map(str.split, rows)
+            for column, letter in zip(columns, letters, strict=True)}
+
+
+def sorted_out(text):
+    """Give the answers by the name of their pattern. An answer that fits no pattern, or two, is an error."""
+    found = {pattern.name: [] for pattern in patterns(text)}
+    for answer in ANSWERS:
+        [pattern] = [p for p in patterns(text) if p.fits(answer)]
+        found[pattern.name].append(answer)
+    return found
 
 
 class TableTest(testtools.TestCase):
+    """The whole space of answers, and the verdict that is written down for each pair."""
 
-    def test_every_cell(self):
-        wrong = []
-        for source, destination, expected in cells():
-            found = locate.find(ANSWERS[source], ANSWERS[destination])
-            if found.verdict is not expected:
-                wrong.append(f'source {source}, destination {destination}: {found.verdict}, expected {expected}')
+    def test_each_answer_fits_exactly_one_pattern_and_no_pattern_is_empty(self):
+        for text in (SOURCE, DESTINATION):
+            for answer in ANSWERS:
+                self.assertEqual(1, len([p for p in patterns(text) if p.fits(answer)]), answer)
+            self.assertEqual(len(ANSWERS), sum(map(len, sorted_out(text).values())))
+            self.assertNotIn([], sorted_out(text).values())
+
+    def test_the_table_has_each_pair_of_patterns_once(self):
+        wanted = itertools.product([p.name for p in patterns(SOURCE)], [p.name for p in patterns(DESTINATION)])
+        self.assertEqual(sorted(wanted), sorted(cells()))
+
+    def test_every_combination_has_the_verdict_that_is_written_down(self):
+        table, sources, destinations = cells(), sorted_out(SOURCE), sorted_out(DESTINATION)
+        wrong, seen = [], 0
+        for (source, destination), expected in table.items():
+            for here, there in itertools.product(sources[source], destinations[destination]):
+                seen += 1
+                found = locate.find(here, there).verdict
+                if found is not expected:
+                    wrong.append(f'source {here}, destination {there}: {found}, expected {expected}')
         self.assertEqual([], wrong)
+        self.assertEqual(len(ANSWERS) ** 2, seen)
 
-    def test_the_table_is_whole(self):
-        self.assertEqual(17 * 15, len(list(cells())))
+    def test_the_documentation_has_all_of_it(self):
+        """Given the page that the tool prints from the code, when it is read, then it says what is written down here."""
+        head, *rows = PAGE.read_text().split('   * - ')[1:]
+        columns = [cell.strip() for cell in head.split('\n     - ')][1:]
+        printed = {}
+        for row in rows:
+            name, *verdicts = (cell.strip() for cell in row.split('\n     - '))
+            printed.update({(name, column): verdict for column, verdict in zip(columns, verdicts, strict=True)})
+        here = {p.name: p.words for p in patterns(SOURCE)}
+        there = {p.name: p.words for p in patterns(DESTINATION)}
+        self.assertEqual({(here[s], there[d]): verdict.value for (s, d), verdict in cells().items()}, printed)
 
     def test_every_reason_shows_both_answers(self):
-        for source, destination, _ in cells():
-            reason = locate.find(ANSWERS[source], ANSWERS[destination]).reason
-            self.assertIn(f'source: {locate.describe(ANSWERS[source])}', reason)
-            self.assertIn(f'destination: {locate.describe(ANSWERS[destination])}', reason)
+        for source, destination in itertools.product(ANSWERS, ANSWERS):
+            reason = locate.find(source, destination).reason
+            self.assertIn(f'source: {locate.describe(source)}', reason)
+            self.assertIn(f'destination: {locate.describe(destination)}', reason)
 
     def test_an_answer_in_words(self):
-        self.assertEqual('paused (migration), job active', locate.describe(ANSWERS['hand+j']))
-        self.assertEqual('absent', locate.describe(ANSWERS['absent']))
+        self.assertEqual('paused (migration), job active', locate.describe(Location(GuestState.PAUSED, PauseReason.MIGRATION, True)))
+        self.assertEqual('absent', locate.describe(Location(GuestState.ABSENT)))
 
 
 class PropertiesTest(testtools.TestCase):
@@ -88,9 +177,7 @@ class PropertiesTest(testtools.TestCase):
 
     def setUp(self):
         super().setUp()
-        answers = [Location(state, reason, job, persistent) for state, reason, job, persistent in
-                   itertools.product(GuestState, PauseReason, (False, True), (False, True))]
-        self.pairs = [(s, d, locate.find(s, d).verdict) for s, d in itertools.product(answers, answers)]
+        self.pairs = [(s, d, locate.find(s, d).verdict) for s, d in itertools.product(ANSWERS, ANSWERS)]
 
     def only(self, *verdicts):
         found = [(s, d) for s, d, verdict in self.pairs if verdict in verdicts]
