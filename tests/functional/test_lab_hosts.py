@@ -254,7 +254,9 @@ class ServiceTest(HostCase):
         self.assertEqual(url, self.lab.start_service('rabbitmq'))
         services.stop(self.lab, 'rabbitmq')
         self.assertFalse(reached())
+        self.assertNotIn('rabbitmq', self.lab.status()['services'])
         self.assertEqual(url, self.lab.start_service('rabbitmq'))
+        self.assertEqual(url, self.lab.status()['services']['rabbitmq'])
         self.assertTrue(reached())
 
     def test_databases(self):

@@ -89,6 +89,9 @@ def stop(lab, kind):
         processes.send(one, signal.SIGKILL)
     processes.wait_until(lambda: not any(processes.alive(one) for one in family), 20, f'end of {kind}')
     entry.unlink(missing_ok=True)
+    known = lab.record.read().get('services', {})
+    if kind in known:                                                # its URL leads nowhere from now
+        lab.record.write(services={name: url for name, url in known.items() if name != kind})
     if _folder(lab, kind).exists():
         shutil.rmtree(_folder(lab, kind))
 
