@@ -7,7 +7,7 @@ from testtools.content import text_content
 
 from migrator.states import Status
 from tests.cloud import SILENCE, SMALL_DISK, Cloud
-from tests.lab import wait_until
+from tests.lab import LabError, wait_until
 
 
 class CloudCase(testtools.TestCase):
@@ -116,6 +116,16 @@ class CloudCase(testtools.TestCase):
         self.assertTrue(ended['reason'], ended)
         self.assertEqual(ended['status'] != Status.COMPLETED, bool(ended['error']), ended)
         self.assertFalse(ended['needs_attention'], ended)
+
+    def assert_nothing_leaked(self):
+        """The audit could ask every host and names nothing, and no debt is open."""
+        def unnamed():
+            said = self.api.audit()
+            return [*said['findings'], *said['debts'], *said['not_audited']]
+        try:
+            self.wait_for(lambda: not unnamed(), 'an audit without findings', 12)
+        except LabError:
+            self.assertEqual([], unnamed())
 
     def assert_unchanged(self, guest, host):
         """A refused request has left no workflow, no lock and the guest where it was."""
