@@ -190,13 +190,15 @@ class OperationServer:
     # --- reporting ---
 
     def _tell(self, operation):
-        """Report once; returns True if the conductor knows now. Errors that a repetition may cure are logged, and False."""
+        """Report once; returns True if the conductor knows now, or never will. Errors that a repetition may cure are logged, and False."""
         context = oslo_context.get_current() or rpc_context.MigratorContext(migration_id=operation.migration_id, overwrite=False)
         try:
             with rpc_context.using(context):
                 self._conductor.operation_finished(context, self._report(operation))
         except exceptions.NotFound as error:
             LOG.info('the conductor does not know %s (any more): %s', operation.op_id, error)
+        except (exceptions.WrongHost, exceptions.InvalidRequest) as error:     # as it will be however often it is told
+            LOG.error('the conductor refuses the outcome of %s, which is not told again: %s: %s', operation.op_id, error.kind, error)
         except (errors.NoAnswer, errors.NotDelivered, exceptions.Unavailable) as error:
             LOG.warning('the outcome of %s is not acknowledged yet: %s', operation.op_id, error)
             return False

@@ -236,6 +236,18 @@ class ReportTest(AgentTestCase):
         support.wait_for(lambda: self.journal.get(envelope.op_id) and self.journal.get(envelope.op_id).reported)
         self.assertEqual(1, self.conductor.attempts)
 
+    def test_an_outcome_that_the_conductor_refuses_for_good_is_told_once(self):
+        for refusal in (exceptions.WrongHost('it was sent to beta'), exceptions.InvalidRequest('no such step')):
+            envelope = support.envelope()
+            before = self.conductor.attempts
+            self.conductor.refused = {envelope.op_id: refusal}
+            self.server.accept(envelope, 'pre_live_migration', {}, dict)
+            support.wait_for(lambda known=envelope.op_id: self.journal.get(known) and self.journal.get(known).reported)
+            self.server.accept(support.envelope(), 'pre_live_migration', {}, dict)
+            self.conductor.next_report()
+            self.assertEqual(before + 2, self.conductor.attempts)
+            self.assertEqual(1, self.log.output.count(f'refuses the outcome of {envelope.op_id}, which is not told again'))
+
     def test_a_success_of_one_report_sends_the_waiting_ones(self):
         self.restart(report_interval=3600)
         self.conductor.failing = errors.NoAnswer('nobody')
