@@ -2,7 +2,7 @@
 
 The first heartbeat of a process, every twentieth, each after one that may have been lost, and each that the conductor asks for lists
 every guest; the others only what changed. A hypervisor that cannot be asked changes nothing: silence about guests is never sent as
-their absence.
+their absence. A list that is too large for one message goes in several (compute.parts).
 """
 import threading
 import time
@@ -10,6 +10,7 @@ import time
 from oslo_log import log
 
 from migrator import concurrency, exceptions
+from migrator.compute import parts
 from migrator.compute.manager import run_driver
 from migrator.rpc import context as rpc_context
 from migrator.rpc import contract, errors, facts
@@ -46,6 +47,9 @@ class HeartbeatLoop:
         self._progress_interval = progress_interval
         self._clock = clock
         self._sequence = 0
+        self._beats = 0
+        self._odd = set()                # uuids that are none, remarked on already
+        self._sizes = {}                 # uuid -> parts.Sized, as it was measured last
         self._full_next = True
         self._known = {}                 # uuid -> Guest, as the last heartbeat that arrived left it
         self._facts = facts.Host()       # what the hypervisor last said
@@ -73,31 +77,43 @@ class HeartbeatLoop:
             self._stopping.wait(max(0.0, self._interval - (self._clock() - started)))
 
     def beat(self):
-        """Send one heartbeat; returns True if it is known to have arrived. Raises nothing that the next one may cure."""
+        """Send one heartbeat, or as many as the list of guests needs; returns True if all are known to have arrived.
+
+        Raises nothing that the next one may cure.
+        """
         with self._beating, rpc_context.using(rpc_context.MigratorContext(overwrite=False)) as context:
             found = self._ask_driver()
-            self._sequence += 1
-            full = found is not None and (self._full_next or self._sequence % FULL_EVERY == 0)
-            changed, gone = self._difference(found, full)
-            heartbeat = facts.Heartbeat(sequence=self._sequence, monotonic=self._clock(), looked=self._looked,
-                                        draining=self._operations.draining,
-                                        facts=self._facts, full=full, guests=changed, gone=gone,
-                                        progress={m: job for m, (_, job) in self._progress.items() if job}, **self._who)
-            try:
-                answer = self._conductor.heartbeat(context, heartbeat)
-            except (errors.NoAnswer, errors.NotDelivered) as error:
-                LOG.warning('heartbeat %d was not answered: %s', self._sequence, error)
-                self._full_next = True
-                return False
-            except exceptions.MigratorError as error:
-                LOG.error('heartbeat %d was refused: %s: %s', self._sequence, error.kind, error)
-                self._full_next = True
-                return False
+            self._beats += 1
+            full = found is not None and (self._full_next or self._beats % FULL_EVERY == 0)
+            lists = self._changes(found) if found is not None and not full else [{}]
+            if full or lists is None:
+                full, lists = True, self._everything(found)
+            progress = {m: job for m, (_, job) in self._progress.items() if job}
+            resync = False
+            for number, values in enumerate(lists):
+                answer = self._send(context, progress={} if number else progress, **values)
+                if answer is None:
+                    self._full_next = True
+                    return False
+                resync = resync or bool(answer.get('resync'))
             if found is not None:
                 self._known = found
                 self._full_next = self._full_next and not full
-            self._full_next = self._full_next or bool(answer.get('resync'))
+            self._full_next = self._full_next or resync
             return True
+
+    def _send(self, context, **values):
+        """Send one message; returns the conductor's answer, None if there was none or it was refused."""
+        self._sequence += 1
+        heartbeat = facts.Heartbeat(sequence=self._sequence, monotonic=self._clock(), looked=self._looked,
+                                    draining=self._operations.draining, facts=self._facts, **values, **self._who)
+        try:
+            return self._conductor.heartbeat(context, heartbeat)
+        except (errors.NoAnswer, errors.NotDelivered) as error:
+            LOG.warning('heartbeat %d was not answered: %s', self._sequence, error)
+        except exceptions.MigratorError as error:
+            LOG.error('heartbeat %d was refused: %s: %s', self._sequence, error.kind, error)
+        return None
 
     def _ask_driver(self):
         """Give {uuid: Guest} of all guests, or None if the hypervisor cannot be asked or does not answer within an interval.
@@ -119,19 +135,45 @@ class HeartbeatLoop:
             LOG.exception('asking the hypervisor failed by a defect')
             guests = None
         self._question = None
-        return None if guests is None else {guest.uuid: guest for guest in guests}
+        return None if guests is None else self._nameable(guests)
+
+    def _nameable(self, guests):
+        """Give {uuid: Guest}, without those whose uuid nobody could use."""
+        odd = {guest.uuid for guest in guests if not facts.UUID.match(guest.uuid)}
+        for uuid in odd - self._odd:
+            LOG.error('instance %r is left out: that is no uuid', uuid)
+        self._odd = odd
+        return {guest.uuid: guest for guest in guests if guest.uuid not in odd}
 
     def _look(self):
         return run_driver(self._driver.host_facts), run_driver(self._driver.inventory), self._jobs()
 
-    def _difference(self, found, full):
-        """Give what to send of the guests found, and the uuids of those that left."""
-        if found is None:
-            return (), ()
-        if full:
-            return tuple(found.values()), ()
-        changed = tuple(guest for uuid, guest in found.items() if self._known.get(uuid) != guest)
-        return changed, tuple(uuid for uuid in self._known if uuid not in found)
+    def _changes(self, found):
+        """Give the one message that tells what has changed, in a list; None if it would be too large: then everything is told in parts."""
+        changed = [self._measured(guest) for uuid, guest in found.items() if self._known.get(uuid) != guest]
+        gone = tuple(uuid for uuid in self._known if uuid not in found)
+        if sum(one.size for one in changed) + len(gone) * parts.NAME_BYTES > parts.PART_BYTES:
+            return None
+        return [{'guests': parts.told(changed)[0], 'gone': gone}]
+
+    def _everything(self, found):
+        """Give the messages that list all guests."""
+        self._sizes = {uuid: one for uuid, one in self._sizes.items() if uuid in found}
+        lists = parts.split([self._measured(guest) for guest in found.values()])
+        if lists[0].whole:
+            return [{'full': True, 'guests': lists[0].guests}]
+        return [{'complete': True, 'guests': p.guests, 'named': p.named, 'above': p.above, 'upto': p.upto} for p in lists]
+
+    def _measured(self, guest):
+        """Measure a guest, once for as long as it stays as it is. One that cannot be described is remarked on once."""
+        before = self._sizes.get(guest.uuid)
+        if before is not None and before.guest == guest:
+            return before
+        now = self._sizes[guest.uuid] = parts.sized(guest)
+        if now.why and not (before and before.why):
+            LOG.error('instance %s (%s) cannot be described to the conductor, which is told only that it is there: %s',
+                      guest.name, guest.uuid, now.why)
+        return now
 
     def _jobs(self):
         """Give `_progress` anew, each job asked for once a progress_interval at most.

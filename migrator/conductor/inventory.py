@@ -10,6 +10,7 @@ import dataclasses
 from oslo_db import exception as db_exception
 from oslo_log import log
 
+from migrator import exceptions
 from migrator.conductor.db import catalogue, debts, hosts, ledger
 from migrator.states import GuestState, InstanceState
 
@@ -17,6 +18,12 @@ LOG = log.getLogger(__name__)
 
 #: Column values of a guest that no other host tells of.
 NOWHERE_ELSE = {'sighted_host': '', 'sighted_state': ''}
+
+#: Seconds of silence after which no message of a host is late any more: no broker and no conductor holds one back for so long.
+LATE_SECONDS = 600
+
+#: How often a heartbeat is taken in again because a row that it was to make was there by then.
+RACES = 3
 
 #: Milliseconds by which the reckoned time of a look may be late: a heartbeat's way takes less, or it changes nothing for one more.
 MARGIN = 500
@@ -62,28 +69,45 @@ class Inventory:
     def heartbeat(self, beat):
         """Record a heartbeat and what it tells. Returns {'resync': bool}: true asks for the whole inventory with the next one.
 
-        Late and doubled heartbeats of the same process change nothing.
+        Late and doubled heartbeats change nothing, nor do those of a process that has a successor. What a heartbeat tells of the
+        progress of migrations is written on its own, so that it holds none of them while the inventory is compared.
         """
         if self.versions is not None:
             self.versions.heard(beat.rpc_version)
-        try:
-            return self.database.run(lambda tx: self._take(tx, beat))
-        except db_exception.DBDuplicateEntry:       # a workflow made the guest, or the other copy the host's row, since this one looked
-            return self.database.run(lambda tx: self._take(tx, beat))
+        answer = self._taken(beat)
+        if answer is None:
+            return {'resync': False}
+        if beat.progress:
+            try:
+                self.database.run(lambda tx: ledger.progress(tx, beat.host, beat.progress, self.quiet))
+            except exceptions.Unavailable as error:
+                LOG.warning('the progress of migrations of %s is not written down until its next heartbeat: %s', beat.host, error)
+        return answer
+
+    def _taken(self, beat):
+        """Write down all but the progress. A guest's or the host's row that somebody else made meanwhile is read again."""
+        for _ in range(RACES):
+            try:
+                return self.database.run(lambda tx: self._take(tx, beat))
+            except db_exception.DBDuplicateEntry as error:      # a workflow made the guest, or another conductor the host's row
+                LOG.info('a heartbeat of %s is taken in again: %s', beat.host, error)
+        return self.database.run(lambda tx: self._take(tx, beat))
 
     def _take(self, tx, beat):
+        """Give the answer, None if the heartbeat is late."""
         known = hosts.get_many(tx, [beat.host]).get(beat.host)
+        if late(beat, known):
+            if known.process_id != beat.process_id:
+                LOG.warning('a heartbeat of process %s of %s came after those of its successor %s, and is left aside',
+                            beat.process_id, beat.host, known.process_id)
+            return None
         same = known is not None and known.process_id == beat.process_id
-        if same and beat.sequence <= known.sequence:
-            return {'resync': False}
         hosts.beat(tx, known, beat)
         if known is not None and not same:
             ledger.wake_host(tx, beat.host)
             debts.wake_host(tx, beat.host)
-        gap = not beat.full and (not same or beat.sequence != known.sequence + 1)
+        gap = not (beat.full or beat.complete) and (not same or beat.sequence != known.sequence + 1)
         missed = False if gap else self._learn(tx, beat, looked_at(beat, known))
-        for migration_id, job in sorted(beat.progress.items()):
-            ledger.progress(tx, migration_id, job, self.quiet)
         return {'resync': gap or missed}
 
     def _learn(self, tx, beat, looked):
@@ -92,9 +116,12 @@ class Inventory:
         looked: when the host was looked at. What a workflow has written since is newer than the host's words.
         """
         guests = [g for g in beat.guests if g.state in catalogue.STATE]
-        if not (guests or beat.gone or beat.full):
+        if not (guests or beat.gone or beat.full or beat.complete):
             return False
-        gone = catalogue.unlisted(tx, beat.host, {g.uuid for g in beat.guests}) if beat.full else list(beat.gone)
+        gone = list(beat.gone)
+        if beat.full or beat.complete:
+            listed = {g.uuid for g in beat.guests}.union(beat.named)
+            gone = [uuid for uuid in catalogue.unlisted(tx, beat.host, listed) if beat.covers(uuid)]
         rows = catalogue.several(tx, [g.uuid for g in guests] + gone)
         changes = compare(beat.host, guests, gone, rows)
         if changes.uuids():
@@ -108,6 +135,22 @@ class Inventory:
         for remark in changes.odd:
             LOG.warning(remark)
         return changes.missed
+
+
+def late(beat, known):
+    """Whether a heartbeat was overtaken by one that was sent after it. Pure.
+
+    beat: the heartbeat. known: the service row before it, with the time as `now`; None for a new host. Within a process the sequence
+    tells, within a boot of the machine its clock. Beyond that a process that was replaced does not come back. All that counts for
+    LATE_SECONDS only: what is heard after a longer silence is no straggler, but a machine that was set back to an earlier moment.
+    """
+    if known is None or known.now - known.last_seen > LATE_SECONDS * 1000:
+        return False
+    if known.process_id == beat.process_id:
+        return beat.sequence <= known.sequence
+    if known.host_boot_id and known.host_boot_id == beat.host_boot_id:
+        return beat.monotonic < known.monotonic
+    return beat.process_id != '' and beat.process_id == known.former_process_id
 
 
 def looked_at(beat, known):

@@ -14,6 +14,7 @@ from migrator import exceptions
 from migrator.states import GuestState, OperationState, PauseReason
 
 UUID = re.compile(r'[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z')
+OPTIONAL_UUID = re.compile(rf'\Z|{UUID.pattern}')
 HOST = re.compile(r'[A-Za-z0-9]([A-Za-z0-9._-]{0,62}[A-Za-z0-9])?\Z')
 NAME = re.compile(r'[A-Za-z0-9]([A-Za-z0-9._ -]{0,126}[A-Za-z0-9._-])?\Z')
 TARGET = re.compile(r'[a-z]{2,8}[0-9]{0,3}\Z')
@@ -262,12 +263,21 @@ class Heartbeat:
     guests: tuple[Guest, ...] = ()
     gone: tuple[str, ...] = ()
     progress: dict = dataclasses.field(default_factory=dict)      # migration id -> Job as a dict
+    # A part of a list that is too large for one message, or lacks details. Who does not know these four takes it for what has changed.
+    complete: bool = False                            # `guests` and `named` are everything within the range
+    named: tuple[str, ...] = ()                       # uuids of guests that are there and cannot be described
+    above: str = _field(OPTIONAL_UUID, default='')    # the range: uuids above this one, '' is no bound
+    upto: str = _field(OPTIONAL_UUID, default='')     # … up to and with this one, '' is no bound
+
+    def covers(self, uuid):
+        """Whether the list would have this guest if it were there."""
+        return self.full or (self.complete and self.above < uuid and (not self.upto or uuid <= self.upto))
 
     def verify(self):
         """What is stored by name or asked for in numbers has its bounds; raises InvalidRequest."""
         if len(self.progress) > MAX_PROGRESS:
             raise exceptions.InvalidRequest(f'heartbeat.progress has {len(self.progress)} entries, the limit is {MAX_PROGRESS}')
-        for name in (*self.progress, *self.gone):
+        for name in (*self.progress, *self.gone, *self.named):
             if not UUID.match(name):
                 raise exceptions.InvalidRequest(f'heartbeat: {name!r:.80} is no uuid')
         for migration, job in self.progress.items():

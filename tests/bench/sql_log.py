@@ -17,7 +17,8 @@ _BEGIN = re.compile(r'(BEGIN|START TRANSACTION)\b', re.IGNORECASE)
 _END = re.compile(r'(COMMIT|ROLLBACK)\b', re.IGNORECASE)
 _SWEEP = re.compile(r'SELECT migration\.id\s+FROM migration\s+WHERE migration\.next_wakeup <=|FROM debt\s+(INNER )?JOIN service\b',
                     re.IGNORECASE)
-_HEARTBEAT = re.compile(r'(UPDATE service SET (?=.*\bprocess_id)|INSERT INTO service\b)', re.IGNORECASE | re.DOTALL)
+_HEARTBEAT = re.compile(r'(UPDATE service SET (?=.*\bprocess_id)|INSERT INTO service\b|UPDATE migration SET progress=(CAST\()?\(?CASE\b)',
+                        re.IGNORECASE | re.DOTALL)
 _UUID = re.compile(r'[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}')
 _SHORT = (re.compile(r'(?P<verb>INSERT) INTO (?P<table>\w+)', re.IGNORECASE), re.compile(r'(?P<verb>UPDATE) (?P<table>\w+)', re.IGNORECASE),
           re.compile(r'(?P<verb>DELETE) FROM (?P<table>\w+)', re.IGNORECASE),

@@ -243,7 +243,7 @@ class RetryTest(DatabaseTestCase):
 
         def work(index):
             for _ in range(15):
-                self.run_(lambda tx: ledger.progress(tx, known, {'by': index}) if index % 2 else ledger.load(tx, known))
+                self.run_(lambda tx: ledger.progress(tx, 'alpha', {known: {'by': index}}) if index % 2 else ledger.load(tx, known))
         self.assertEqual([None] * 10, self.at_once(10, work))
 
     def test_a_connection_that_breaks_is_replaced(self):
@@ -272,6 +272,39 @@ class RetryTest(DatabaseTestCase):
 
 
 class RowsTest(DatabaseTestCase):
+
+    def progress_of(self, known):
+        return self.run_(lambda tx: tx.execute(sa.select(tables.migration.c.progress).where(tables.migration.c.id == known)).scalar())
+
+    def test_the_progress_of_all_migrations_of_a_heartbeat_is_one_statement(self):
+        mine, other, ended = self.migration(), self.migration(), self.migration(Cursor(status=Status.COMPLETED))
+        foreign = self.migration(source_host='gamma')
+        jobs = {known: {'active': True, 'iteration': n, 'words': 'ä"\\\'%'} for n, known in enumerate((mine, other, ended, foreign))}
+        asked = []
+        sa.event.listen(self.database.engine, 'before_cursor_execute', lambda *said: asked.append(said[2]))
+        self.run_(ledger.progress, host='alpha', jobs=jobs, quiet=1000)
+        self.assertEqual(1, len([text for text in asked if text.startswith('UPDATE migration')]))
+        self.assertEqual([jobs[mine], jobs[other], {}, {}], [self.progress_of(known) for known in (mine, other, ended, foreign)])
+
+    def test_two_first_heartbeats_of_a_host_at_once(self):
+        def first(index):
+            return Inventory(self.database).heartbeat(facts.Heartbeat(
+                host='delta', process_id='p', sequence=index + 1, full=True, monotonic=1.0 + index,
+                guests=(facts.Guest(uuid=GUEST, name='web'),), facts=facts.Host(hypervisor_name='delta')))
+        self.assertEqual([{'resync': False}] * 6, self.at_once(6, first))
+        self.assertEqual((1, 1), (self.count(tables.service), self.count(tables.instance)))
+
+    def test_a_large_list_in_parts_on_every_database(self):
+        uuids = sorted(str(uuid.uuid4()) for _ in range(40))
+        listed = [facts.Guest(uuid=known, name='w') for known in uuids]
+        self.beat('alpha', guests=tuple(listed))
+        inventory = Inventory(self.database)
+        for number, (some, above, upto) in enumerate(((listed[5:20], '', uuids[19]), (listed[20:30], uuids[19], ''))):
+            inventory.heartbeat(facts.Heartbeat(host='alpha', process_id='q', sequence=number + 1, complete=True, guests=tuple(some),
+                                                above=above, upto=upto, monotonic=2.0))
+        query = sa.select(tables.instance.c.uuid).where(tables.instance.c.state == 'unknown')
+        unknown = self.run_(lambda tx: tx.execute(query).scalars().all())
+        self.assertEqual([*uuids[:5], *uuids[30:]], sorted(unknown))
 
     def test_due_are_those_whose_time_has_come_longest_first(self):
         now = self.run_(lambda tx: tx.execute(sa.select(now_ms())).scalar())

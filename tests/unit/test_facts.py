@@ -42,7 +42,7 @@ def valid(cls):
         disk = valid(facts.Disk if cls is facts.Plan else facts.NewDisk)
         fields['disks'] = st.lists(disk, max_size=3, unique_by=lambda d: d.target).map(tuple)
     if cls is facts.Heartbeat:
-        fields['gone'] = st.lists(UUID, max_size=3).map(tuple)
+        fields['gone'] = fields['named'] = st.lists(UUID, max_size=3).map(tuple)
         fields['progress'] = st.dictionaries(UUID, valid(facts.Job).map(facts.to_wire), max_size=2)
     values = st.builds(cls, **fields)
     return values.flatmap(_with_copies) if cls is facts.Plan else values

@@ -37,6 +37,8 @@ def beat(tx, known, heartbeat):
     if known is None:
         tx.execute(sa.insert(service).values(host=heartbeat.host, kind='compute', enabled=True, disabled_reason='', places=0, **values))
     else:
+        if known.process_id != heartbeat.process_id:
+            values['former_process_id'] = known.process_id
         tx.execute(sa.update(service).where(service.c.host == heartbeat.host).values(**values))
 
 

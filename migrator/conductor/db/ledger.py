@@ -203,17 +203,21 @@ def wake_host(tx, host):
         .values(next_wakeup=now_ms()))
 
 
-def progress(tx, migration_id, job, quiet=0):
-    """Keep the last progress; best effort, outside of the epoch. One statement.
+def progress(tx, host, jobs, quiet=0):
+    """Keep the last progress of migrations whose source is `host`; best effort, outside of their epochs. One statement.
 
-    quiet: milliseconds for which the agent, which tells by this that the job is under way, need not be asked for it. Whatever is
-    due sooner stays so: the time limit, an abort that is pending, and a workflow that does something else by now.
+    jobs: migration id -> Job as a dict. quiet: milliseconds for which the agent, which tells by this that a job is under way, need not
+    be asked for it. Whatever is due sooner stays so: the time limit, an abort that is pending, and a workflow that does something else
+    by now.
     """
     later = now_ms() + int(quiet)
     running = sa.and_(migration.c.status == Status.RUNNING.value, migration.c.phase == Phase.OPERATION.value, migration.c.abort == '',
                       sa.or_(migration.c.deadline == 0, migration.c.deadline > later), migration.c.next_wakeup < later)
-    tx.execute(sa.update(migration).where(migration.c.id == migration_id, LIVE).values(
-        progress=job, next_wakeup=sa.case((running, later), else_=migration.c.next_wakeup)))
+    told = sa.case({known: sa.literal(jobs[known], sa.JSON()) for known in sorted(jobs)}, value=migration.c.id)
+    if tx.dialect.name == 'postgresql':        # to which this is text; the other two store it as it is
+        told = sa.cast(told, sa.JSON)
+    tx.execute(sa.update(migration).where(migration.c.id.in_(sorted(jobs)), migration.c.source_host == host, LIVE).values(
+        progress=told, next_wakeup=sa.case((running, later), else_=migration.c.next_wakeup)))
 
 
 def events(tx, migration_id):

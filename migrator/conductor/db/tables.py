@@ -107,12 +107,13 @@ event = sa.Table(
     sa.Column('user', sa.String(128), nullable=False, default=''),
     sa.Column('request_id', sa.String(128), nullable=False, default=''))
 
-#: One agent. places: live migrations that it takes part in now, a guarded counter.
+#: One agent. former_process_id: of the process before this one. places: live migrations that it takes part in now, a guarded counter.
 service = sa.Table(
     'service', metadata,
     sa.Column('host', WORD, primary_key=True),
     sa.Column('kind', WORD, nullable=False, default='compute'),
     sa.Column('process_id', UUID, nullable=False, default=''),
+    sa.Column('former_process_id', UUID, nullable=False, default=''),
     sa.Column('host_boot_id', UUID, nullable=False, default=''),
     sa.Column('sequence', sa.BigInteger, nullable=False, default=0),
     sa.Column('monotonic', sa.Double, nullable=False, default=0.0),

@@ -61,7 +61,10 @@ class TestAttribution(base.TestCase):
     def test_heartbeats_are_told_before_ids(self):
         """Given a heartbeat that names the guest and the migration, then it is a heartbeat."""
         self.assertEqual(HEARTBEAT, self.kind('SELECT service.host FROM service FOR UPDATE', BEAT,
-                                              f"UPDATE migration SET progress='{{}}' WHERE migration.id = '{MIGRATION}'"))
+                                              f"UPDATE instance SET state='running' WHERE instance.uuid = '{GUEST}'"))
+        for told in ('CASE migration.id', 'CAST(CASE migration.id', 'CAST((CASE migration.id'):
+            self.assertEqual(HEARTBEAT, self.kind(f"UPDATE migration SET progress={told} WHEN '{MIGRATION}' THEN '{{}}' END"))
+        self.assertEqual(OURS, self.kind(f"UPDATE migration SET progress='{{}}' WHERE migration.id = '{MIGRATION}'"))
         self.assertEqual(HEARTBEAT, self.kind(f"INSERT INTO service (host, process_id) VALUES ('a', '{GUEST}')"))
 
     def test_taking_places_is_no_heartbeat(self):

@@ -4,6 +4,7 @@ import uuid
 
 import sqlalchemy as sa
 
+from migrator.compute import parts
 from migrator.conductor.db import catalogue, ledger, schema, tables
 from migrator.conductor.db.database import Database, now_ms
 from migrator.conductor.inventory import Inventory, compare
@@ -290,6 +291,90 @@ class HeartbeatTest(BeatCase):
         self.assertEqual({'running': 10, 'unknown': 1190}, states)
 
 
+class PartsTest(BeatCase):
+    """A list in parts: each proves absence within its range, and nothing beyond it."""
+
+    def states(self):
+        with self.database.engine.connect() as db:
+            return dict(db.execute(sa.select(tables.instance.c.uuid, tables.instance.c.state)).all())
+
+    def part(self, *guests, **more):
+        return self.beat(*guests, full=False, complete=True, **more)
+
+    def setUp(self):
+        super().setUp()
+        self.uuids = sorted(str(uuid.uuid4()) for _ in range(6))
+        self.guests = [guest(uuid_=known) for known in self.uuids]
+
+    def test_absence_is_concluded_within_the_range_only(self):
+        self.beat(*self.guests)
+        self.assertEqual({'resync': False}, self.part(self.guests[2], above=self.uuids[0], upto=self.uuids[3]))
+        states = self.states()
+        self.assertEqual(['running', 'unknown', 'running', 'unknown', 'running', 'running'], [states[known] for known in self.uuids])
+
+    def test_a_new_process_that_begins_with_a_part_is_believed_so_far(self):
+        self.beat(*self.guests)
+        self.assertEqual({'resync': False}, self.part(upto=self.uuids[0], process='p-2', sequence=1))
+        self.assertEqual('unknown', self.states()[self.uuids[0]])
+        self.assertEqual({'resync': False}, self.part(*self.guests[1:], above=self.uuids[0], sequence=2, process='p-2'))
+        self.assertEqual({'resync': False}, self.beat(full=False, sequence=3, process='p-2'))
+        self.assertEqual(5, list(self.states().values()).count('running'))
+
+    def test_a_guest_that_is_only_named_is_not_absent(self):
+        self.beat(*self.guests)
+        self.part(*self.guests[1:5], named=(self.uuids[0], str(uuid.uuid4())))
+        states = self.states()
+        self.assertEqual(('running', 'unknown', 6), (states[self.uuids[0]], states[self.uuids[5]], len(states)))
+
+    def test_five_thousand_guests_in_parts_and_then_without_some(self):
+        many = [facts.Guest(uuid=str(uuid.uuid4()), name=f'web-{n}', state=GuestState.RUNNING) for n in range(5000)]
+        for listed in (many, many[100:]):
+            for one in parts.split([parts.sized(g) for g in listed], 1 << 18):
+                self.assertEqual({'resync': False}, self.part(*one.guests, named=one.named, above=one.above, upto=one.upto))
+        states = list(self.states().values())
+        self.assertEqual((4900, 100), (states.count('running'), states.count('unknown')))
+
+
+class LateTest(BeatCase):
+    """A message that was overtaken is no sign of life."""
+
+    def process(self):
+        return self.database.run(lambda tx: tx.execute(sa.select(tables.service.c.process_id)).scalar())
+
+    def told(self, process, boot, monotonic, sequence=7):
+        return self.inventory.heartbeat(facts.Heartbeat(host='alpha', process_id=process, host_boot_id=boot, sequence=sequence, full=True,
+                                                        monotonic=monotonic, facts=facts.Host(hypervisor_name='h')))
+
+    def test_of_one_boot_the_later_clock_is_the_successor(self):
+        self.told('p-1', 'boot-1', 100.0)
+        self.told('p-2', 'boot-1', 110.0, sequence=1)
+        self.assertEqual(({'resync': False}, 'p-2'), (self.told('p-1', 'boot-1', 105.0, sequence=8), self.process()))
+        self.told('p-3', 'boot-1', 120.0, sequence=1)
+        self.told('p-1', 'boot-1', 106.0, sequence=9)
+        self.assertEqual('p-3', self.process())
+
+    def test_after_a_restart_of_the_machine_the_former_process_does_not_come_back(self):
+        self.told('p-1', 'boot-1', 100000.0)
+        self.told('p-2', 'boot-2', 50.0, sequence=1)
+        self.assertEqual('p-2', self.process())
+        self.told('p-1', 'boot-1', 100001.0, sequence=8)
+        self.assertEqual('p-2', self.process())
+
+    def test_after_a_long_silence_nothing_is_late(self):
+        self.told('p-1', 'boot-1', 100.0)
+        self.told('p-2', 'boot-1', 110.0)
+        self.database.run(lambda tx: tx.execute(sa.update(tables.service).values(last_seen=now_ms() - 3_600_000)))
+        self.told('p-1', 'boot-1', 20.0, sequence=1)
+        self.assertEqual('p-1', self.process())
+
+    def test_what_is_late_wakes_nobody_and_teaches_nothing(self):
+        self.told('p-1', 'boot-1', 100.0)
+        self.told('p-2', 'boot-1', 110.0)
+        self.inventory.heartbeat(facts.Heartbeat(host='alpha', process_id='p-1', host_boot_id='boot-1', sequence=8, full=True,
+                                                 monotonic=101.0, guests=(guest(),)))
+        self.assertEqual([], self.database.run(catalogue.listing))
+
+
 class QuietTest(BeatCase):
     """An agent that tells of a job by its heartbeats need not be asked for it."""
 
@@ -297,8 +382,11 @@ class QuietTest(BeatCase):
         super().setUp()
         self.inventory = Inventory(self.database, poll_interval=30)
 
-    def wakeup(self, beat=True, due=5_000, **values):
-        """Have a migration that is looked at in `due` ms, and let its agent tell of it; returns in how many ms it is looked at then."""
+    def wakeup(self, beat=True, due=5_000, told=True, **values):
+        """Have a migration that is looked at in `due` ms, and let its agent tell of it (told: and be believed).
+
+        Returns in how many ms it is looked at then.
+        """
         known = str(uuid.uuid4())
         words = {'kind': 'live_migration', 'source_host': 'alpha', 'status': 'running', 'phase': 'operation', 'step': 'live_migration',
                  'direction': 'forward', 'request': {}, 'policy': {}, 'plan': {}, 'facts': {}, 'progress': {}, 'begun': [], 'reason': ''}
@@ -309,7 +397,7 @@ class QuietTest(BeatCase):
             self.beat(progress={known: {'active': True}})
         query = sa.select(tables.migration.c.next_wakeup - now_ms(), tables.migration.c.progress).where(tables.migration.c.id == known)
         found = self.database.run(lambda tx: tx.execute(query).one())
-        self.assertEqual({'active': True} if beat else {}, found[1])
+        self.assertEqual({'active': True} if beat and told else {}, found[1])
         return found[0]
 
     def assert_not_put_off(self, **values):
@@ -326,6 +414,9 @@ class QuietTest(BeatCase):
         self.assert_not_put_off(abort='user')
         self.assert_not_put_off(deadline=now + 20_000)
         self.assertGreater(self.wakeup(deadline=now + 90_000), 25_000)
+
+    def test_another_hosts_word_does_not_count(self):
+        self.assertLessEqual(self.wakeup(source_host='beta', told=False), 5_000)
 
     def test_a_workflow_that_does_something_else_by_now(self):
         self.assert_not_put_off(phase='observing')

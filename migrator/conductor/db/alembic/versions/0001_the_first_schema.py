@@ -144,6 +144,7 @@ def upgrade():
         sa.Column('host', sa.String(length=64), nullable=False),
         sa.Column('kind', sa.String(length=64), nullable=False),
         sa.Column('process_id', sa.String(length=36), nullable=False),
+        sa.Column('former_process_id', sa.String(length=36), nullable=False),
         sa.Column('host_boot_id', sa.String(length=36), nullable=False),
         sa.Column('sequence', sa.BigInteger(), nullable=False),
         sa.Column('monotonic', sa.Double(), nullable=False),
