@@ -1,7 +1,9 @@
 """The words that the scenarios of the compute contract are written in: a guest at a, its plan, a job under way, what is where."""
 import contextlib
+import time
 
 from migrator import concurrency, exceptions
+from migrator.states import GuestState
 from tests.contract import harness as hands
 
 
@@ -74,6 +76,13 @@ class ComputeScenarios:
         before = self.picture(uuid)
         act()
         self.assertEqual(before, self.picture(uuid))
+
+    def await_gone_from_b(self, uuid):
+        """Wait until b runs the guest no more: where one went down with the hand-over, its hypervisor may take a moment to notice."""
+        deadline = time.monotonic() + self.harness.patience
+        while self.b.locate(uuid).state == GuestState.RUNNING:
+            self.assertLess(time.monotonic(), deadline, 'the guest runs at b')
+            time.sleep(0.05)
 
     def picture(self, uuid):
         """What both hosts hold of the guest."""

@@ -336,6 +336,7 @@ class Moves(ComputeScenarios):
             self.harness.power_off(self.a, uuid)
             outcome.wait(self.harness.patience)
         self.assertIsInstance(outcome.error, exceptions.AgentError)
+        self.await_gone_from_b(uuid)
         self.b.rollback_live_migration_at_destination(plan)
         self.a.rollback_live_migration_at_source(plan)
         self.assert_where(uuid, hands.OFF_AT_A)

@@ -69,11 +69,12 @@ class Migration:
             domain.migrateToURI3(plan.connection_uri, parameters, flags)
             return listener.figures()
         except libvirt.libvirtError as error:
+            if has_code(error, libvirt.VIR_ERR_OPERATION_ABORTED):
+                # The stream was cut before its end, so the destination never ran the guest, whether or not it was paused here.
+                raise exceptions.MigrationAborted(f'the job was aborted: {error.get_error_message()}') from error
             if listener.handed_over and self._hold(domain, plan):
                 raise in_words(error, 'the migration failed after the hand-over, and the guest is held until it is clear where it may run'
                                ) from error
-            if has_code(error, libvirt.VIR_ERR_OPERATION_ABORTED):
-                raise exceptions.MigrationAborted(f'the job was aborted: {error.get_error_message()}') from error
             raise in_words(error, 'the migration failed') from error
         finally:
             listener.close()
