@@ -47,6 +47,10 @@ class MigrationNotFound(NotFound):
     """No such migration."""
 
 
+class DebtNotFound(NotFound):
+    """There is no such debt."""
+
+
 class Conflict(MigratorError):
     """The request cannot be done in the present state; nothing was changed."""
 

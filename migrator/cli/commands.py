@@ -12,6 +12,8 @@ NAMESPACE = 'migrator.cli'
 
 COMMANDS = {
     'audit': 'migrator.cli.audit:Audit',
+    'debt list': 'migrator.cli.debt:DebtList',
+    'debt write-off': 'migrator.cli.debt:DebtWriteOff',
     'host list': 'migrator.cli.host:HostList',
     'host show': 'migrator.cli.host:HostShow',
     'host disable': 'migrator.cli.host:HostDisable',

@@ -51,21 +51,27 @@ class Lock:
 class Known:
     """What the database knows.
 
-    instances: by uuid. busy: uuids of guests that a workflow was at work on during the audit. live: ids of these workflows. debts, locks:
-    all. storage: host -> identities of the storage that it has.
+    instances: by uuid. busy: uuids of guests that a workflow was at work on during the audit. live: ids of these workflows. debts: those
+    that will be paid. written_off: those that will not, so that what they were about is a finding. locks: all. storage: host ->
+    identities of the storage that it has.
     """
 
     instances: dict = dataclasses.field(default_factory=dict)
     busy: frozenset = frozenset()
     live: frozenset = frozenset()
     debts: tuple = ()
+    written_off: tuple = ()
     locks: tuple = ()
     storage: dict = dataclasses.field(default_factory=dict)
 
     def owes(self, host, trace):
         """Tell whether a debt names a trace: one of this host, or of one that has the same storage."""
-        return any((d.instance_uuid == trace.instance_uuid or d.migration_id == trace.migration_id)
-                   and (d.host == host or trace.storage in self.storage.get(d.host, ())) for d in self.debts)
+        return any(self.names(debt, host, trace) for debt in self.debts)
+
+    def names(self, debt, host, trace):
+        """Tell whether a debt is about a trace."""
+        return (debt.instance_uuid == trace.instance_uuid or debt.migration_id == trace.migration_id) \
+            and (debt.host == host or trace.storage in self.storage.get(debt.host, ()))
 
 
 def compare(known, traces, operations):
@@ -76,7 +82,7 @@ def compare(known, traces, operations):
     for host, mine in sorted(traces.items()):
         for trace in mine:
             if not (trace.kind == 'domain' and trace.instance_uuid in doubled):
-                found += RULES.get(trace.kind, _other)(known, host, trace)
+                found += [_given_up(known, host, trace, f) for f in RULES.get(trace.kind, _other)(known, host, trace)]
         found += _missing(known, host, mine)
     for host, mine in sorted(operations.items()):
         found += [f for op_id in mine for f in _operation(known, host, op_id)]
@@ -86,6 +92,13 @@ def compare(known, traces, operations):
     for finding in found:       # shared storage is seen by each of its hosts
         once.setdefault((finding.kind, finding.resource, finding.what), finding)
     return tuple(once.values())
+
+
+def _given_up(known, host, trace, finding):
+    """Add to a finding that its cleanup was owed once, and who gave that up."""
+    words = [f'{debt.action}, owed since migration {debt.migration_id}, was {debt.reason}' for debt in known.written_off
+             if known.names(debt, host, trace)]
+    return dataclasses.replace(finding, what='; '.join([finding.what, *words]))
 
 
 def _twice(known, traces):

@@ -8,7 +8,7 @@ from migrator import exceptions
 from migrator.conductor import stimulus
 from migrator.conductor.agents import Reply, plan_of
 from migrator.conductor.compatible import compatible
-from migrator.conductor.db import catalogue, hosts, views
+from migrator.conductor.db import catalogue, debts, hosts, views
 from migrator.conductor.requests import guest_of
 from migrator.conductor.workflows import WORKFLOWS
 from migrator.rpc import contract, facts, server
@@ -103,6 +103,20 @@ class UserEndpoint:
     def audit(self, context, host):
         """What is on the hosts, or on one, that nobody answers for."""
         return self.inspection.audit(context, None if host is None else host_name(host))
+
+    # --- debts ---
+
+    @server.exposed(contract.CONDUCTOR)
+    def debts(self, context, filters, limit, marker):
+        """Cleanups that hosts owe, oldest first; those that were written off too."""
+        filters = checked_filters(filters, ('host',))
+        limit, marker = page(limit, marker)
+        return self.database.run(lambda tx: [views.debt_view(r) for r in debts.listing(tx, filters.get('host'), limit, marker)])
+
+    @server.exposed(contract.CONDUCTOR)
+    def debt_write_off(self, context, debt, reason):
+        """Give up a cleanup that a silent host owes."""
+        return views.debt_view(self.recovery.write_off(context, uuid(debt, 'debt'), text(reason, 'reason', 255)))
 
     # --- hosts ---
 

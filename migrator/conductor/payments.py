@@ -76,8 +76,8 @@ class Payments:
     def _paid(tx, debt_id, reply):
         """The debt is paid, and the catalogue learns what it would have learned had the cleanup been done at once."""
         row = debts.get(tx, debt_id)
-        if row is None or row.paid_at is not None:
-            return
+        if row is None or row.paid_at is not None or row.written_off_at is not None:
+            return          # of one that was written off, the catalogue may have been told something else since
         record = ledger.load(tx, row.migration_id)
         what = WORKFLOWS[record.row.kind].commit_of(row.action)
         if not (reply.gone and what is Commit.STOPPED):

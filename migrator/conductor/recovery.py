@@ -1,12 +1,13 @@
 """Recovery on request: the same look at both hosts that comes by itself, now; and what an operator attests of a host that cannot be asked.
 
 There is no way to set a state by hand. An attestation says that one host is off. It is written down with its author before anything
-follows from it, counts only while the host is silent, and only for the migration for which it was made.
+follows from it, counts only while the host is silent, and only for the migration for which it was made. A debt is written off when
+its host will never come back: then nothing waits for it any more, and nothing is done about it.
 """
 from migrator import exceptions
 from migrator.conductor import stimulus
 from migrator.conductor.agents import Reply
-from migrator.conductor.db import attestations, hosts, ledger, views
+from migrator.conductor.db import attestations, debts, hosts, ledger, views
 from migrator.conductor.engine import until_stored
 
 
@@ -51,6 +52,15 @@ class Recovery:
         if host not in concerned:
             raise exceptions.NotPossible(f'migration {row.id} does not concern {host}, but {row.source_host}'
                                          + (f' and {row.destination_host}' if row.destination_host else ''))
+        known = self._silent(tx, host)
+        if not concerned[host].dead:
+            attestations.insert(tx, row.id, known, context.user, context.request_id)
+        words = (f'{host} is attested to be off; it was last heard of at {views.moment(known.last_seen)} '
+                 f'(boot {known.host_boot_id or "unknown"}, process {known.process_id})')
+        ledger.note(tx, row.id, record.now, record.cursor, 'assert_dead', words, context.user, context.request_id)
+
+    def _silent(self, tx, host):
+        """Give the row of a host that has not been heard of for long enough. Raises HostNotFound, HostUp, NotPossible."""
         known = hosts.get_many(tx, [host]).get(host)
         if known is None:
             raise exceptions.HostNotFound(f'there is no host {host}')
@@ -59,8 +69,33 @@ class Recovery:
         if not self.requests.listened():
             raise exceptions.NotPossible(f'nobody has listened for {host} long enough to say that it is silent; try again in '
                                          f'{self.settings.host_down_after:.0f} s')
-        if not concerned[host].dead:
-            attestations.insert(tx, row.id, known, context.user, context.request_id)
-        words = (f'{host} is attested to be off; it was last heard of at {views.moment(known.last_seen)} '
-                 f'(boot {known.host_boot_id or "unknown"}, process {known.process_id})')
-        ledger.note(tx, row.id, record.now, record.cursor, 'assert_dead', words, context.user, context.request_id)
+        return known
+
+    def write_off(self, context, debt_id, reason):
+        """Give up a debt whose host is silent: it is never issued again, and keeps nobody from anything. Returns its row.
+
+        The row stays, and the timeline of its migration has who did it, when and why. Written off twice, the first reason holds. Raises
+        DebtNotFound; TooLate for one that is paid; HostUp for a host that is heard of, for that one pays. Then nothing is changed.
+        """
+        return self.database.run(lambda tx: self._write_off(tx, context, debt_id, reason))
+
+    def _write_off(self, tx, context, debt_id, reason):
+        owed = self._debt(tx, debt_id)
+        if owed.written_off_at is None:
+            known = self._silent(tx, owed.host)
+            if not debts.write_off(tx, debt_id, context.user, reason):      # settled since it was read a moment ago
+                return self._debt(tx, debt_id)
+            words = (f'{owed.action} at {owed.host} is written off: {reason}; the host was last heard of at '
+                     f'{views.moment(known.last_seen)}')
+            record = ledger.load(tx, owed.migration_id)
+            ledger.note(tx, owed.migration_id, record.now, record.cursor, 'debt_written_off', words, context.user, context.request_id)
+        return self._debt(tx, debt_id)
+
+    @staticmethod
+    def _debt(tx, debt_id):
+        rows = debts.listing(tx, debt_id=debt_id)
+        if not rows:
+            raise exceptions.DebtNotFound(f'there is no debt {debt_id}')
+        if rows[0].paid_at is not None:
+            raise exceptions.TooLate(f'{rows[0].host} has done it already: {rows[0].action} (debt {debt_id})')
+        return rows[0]

@@ -88,6 +88,19 @@ class ConductorAPI:
         """
         return self._call('audit', host=host)
 
+    # --- debts ---
+
+    def debts(self, filters=None, limit=1000, marker=None):
+        """List cleanups that hosts owe, oldest first, those that were written off too. filters: host. marker: id of the last one seen."""
+        return self._call('debts', filters=filters or {}, limit=limit, marker=marker)
+
+    def debt_write_off(self, debt, reason):
+        """Give up a cleanup whose host is silent and will not come back; recorded with its author and `reason`. Returns the debt.
+
+        Repeatable; the first reason holds. DebtNotFound, TooLate if it is paid, HostUp if the host is heard of.
+        """
+        return self._call('debt_write_off', debt=debt, reason=reason)
+
     # --- hosts ---
 
     def hosts(self):

@@ -107,6 +107,8 @@ CONDUCTOR = {m.name: m for m in (
     Method('force_complete', Kind.CALL, 30, ('migration',), 'make a running one converge'),
     Method('recover', Kind.CALL, 60, ('migration', 'assert_dead'), 'look at one now; assert_dead: a host attested to be off, or null'),
     Method('audit', Kind.CALL, 120, ('host',), 'what is on the hosts that nobody answers for; host: only this one, or null'),
+    Method('debts', Kind.CALL, 30, ('filters', 'limit', 'marker'), 'cleanups that hosts owe, oldest first'),
+    Method('debt_write_off', Kind.CALL, 30, ('debt', 'reason'), 'give up what a silent host owes'),
     Method('hosts', Kind.CALL, 30, (), 'all hosts'),
     Method('host_show', Kind.CALL, 30, ('host',), 'one host'),
     Method('host_disable', Kind.CALL, 30, ('host', 'reason'), 'no new work for the host'),

@@ -3,7 +3,7 @@ import sqlalchemy as sa
 
 from migrator import exceptions
 from migrator.conductor.db.database import now_ms
-from migrator.conductor.db.tables import debt, instance, resource_lock
+from migrator.conductor.db.tables import OPEN_DEBT, debt, instance, resource_lock
 from migrator.rpc import facts
 from migrator.states import GuestState, InstanceState
 
@@ -17,7 +17,7 @@ def resource(uuid):
 
 
 def _query():
-    owed = sa.select(sa.func.count()).where(debt.c.instance_uuid == instance.c.uuid, debt.c.paid_at.is_(None)).scalar_subquery()
+    owed = sa.select(sa.func.count()).where(debt.c.instance_uuid == instance.c.uuid, OPEN_DEBT).scalar_subquery()
     return sa.select(instance, resource_lock.c.migration_id.label('locked_by'), owed.label('owed')).outerjoin(
         resource_lock, resource_lock.c.resource == sa.literal('instance:').concat(instance.c.uuid))
 

@@ -4,7 +4,7 @@ import uuid
 import sqlalchemy as sa
 
 from migrator.conductor.db.database import now_ms
-from migrator.conductor.db.tables import debt, instance, migration, service
+from migrator.conductor.db.tables import OPEN_DEBT, debt, instance, migration, service
 
 
 def insert(tx, record, host, action, arguments, reason):
@@ -24,20 +24,20 @@ def due(tx, host_down_after, limit=50):
                   instance.c.host.label('instance_host'))
         .join(service, service.c.host == debt.c.host).join(migration, migration.c.id == debt.c.migration_id)
         .outerjoin(instance, instance.c.uuid == debt.c.instance_uuid)
-        .where(debt.c.paid_at.is_(None), debt.c.next_wakeup <= now_ms(), service.c.draining.is_(False),
+        .where(OPEN_DEBT, debt.c.next_wakeup <= now_ms(), service.c.draining.is_(False),
                service.c.last_seen > now_ms() - int(host_down_after * 1000)).order_by(debt.c.next_wakeup).limit(limit)).all()
 
 
 def claim(tx, row, wait_ms):
     """Keep other conductors away from a debt for a while. One statement. False if another was faster."""
-    done = tx.execute(sa.update(debt).where(debt.c.id == row.id, debt.c.paid_at.is_(None), debt.c.next_wakeup == row.next_wakeup)
+    done = tx.execute(sa.update(debt).where(debt.c.id == row.id, OPEN_DEBT, debt.c.next_wakeup == row.next_wakeup)
                       .values(next_wakeup=now_ms() + int(wait_ms)))
     return done.rowcount == 1
 
 
 def paid(tx, debt_id):
     """It has been done. One statement."""
-    tx.execute(sa.update(debt).where(debt.c.id == debt_id, debt.c.paid_at.is_(None)).values(paid_at=now_ms()))
+    tx.execute(sa.update(debt).where(debt.c.id == debt_id, OPEN_DEBT).values(paid_at=now_ms()))
 
 
 def again(tx, debt_id, attempt, reason, wait_ms, process_id='', refused=False):
@@ -45,14 +45,37 @@ def again(tx, debt_id, attempt, reason, wait_ms, process_id='', refused=False):
 
     process_id: the agent that tried it. refused: its precondition is false.
     """
-    tx.execute(sa.update(debt).where(debt.c.id == debt_id, debt.c.attempt == attempt, debt.c.paid_at.is_(None))
+    tx.execute(sa.update(debt).where(debt.c.id == debt_id, debt.c.attempt == attempt, OPEN_DEBT)
                .values(attempt=attempt + 1, reason=reason[:4000], tried_by=process_id, refused=refused,
                        next_wakeup=now_ms() + int(wait_ms)))
 
 
 def wake_host(tx, host):
     """The host is back: its debts are due now. One statement."""
-    tx.execute(sa.update(debt).where(debt.c.host == host, debt.c.paid_at.is_(None)).values(next_wakeup=now_ms()))
+    tx.execute(sa.update(debt).where(debt.c.host == host, OPEN_DEBT).values(next_wakeup=now_ms()))
+
+
+def write_off(tx, debt_id, user, why):
+    """Give up a debt; the row stays. One statement. Returns False if it was not open."""
+    done = tx.execute(sa.update(debt).where(debt.c.id == debt_id, OPEN_DEBT)
+                      .values(written_off_at=now_ms(), written_off_by=user, written_off_why=why))
+    return done.rowcount == 1
+
+
+def listing(tx, host=None, limit=None, marker=None, debt_id=None):
+    """Read debts that are not paid, oldest first, those that were written off too; each with the guest's name. One statement.
+
+    marker: id of the last one of the previous page. debt_id: only this one, paid or not.
+    """
+    query = sa.select(debt, migration.c.instance_name.label('instance_name')).join(migration, migration.c.id == debt.c.migration_id) \
+        .order_by(debt.c.created_at, debt.c.id).limit(limit)
+    query = query.where(debt.c.id == debt_id if debt_id else debt.c.paid_at.is_(None))
+    if host:
+        query = query.where(debt.c.host == host)
+    if marker:
+        last = sa.select(debt.c.created_at).where(debt.c.id == marker).scalar_subquery()
+        query = query.where(sa.or_(debt.c.created_at > last, sa.and_(debt.c.created_at == last, debt.c.id > marker)))
+    return tx.execute(query).all()
 
 
 def get(tx, debt_id):
@@ -62,9 +85,9 @@ def get(tx, debt_id):
 
 def of_migrations(tx, ids):
     """Read the open debts of several migrations. One statement."""
-    return tx.execute(sa.select(debt).where(debt.c.migration_id.in_(ids), debt.c.paid_at.is_(None))).all() if ids else []
+    return tx.execute(sa.select(debt).where(debt.c.migration_id.in_(ids), OPEN_DEBT)).all() if ids else []
 
 
 def of_instance(tx, instance_uuid):
     """Read the open debts that name a guest. One statement."""
-    return tx.execute(sa.select(debt).where(debt.c.instance_uuid == instance_uuid, debt.c.paid_at.is_(None))).all()
+    return tx.execute(sa.select(debt).where(debt.c.instance_uuid == instance_uuid, OPEN_DEBT)).all()

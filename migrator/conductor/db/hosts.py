@@ -2,7 +2,7 @@
 import sqlalchemy as sa
 
 from migrator.conductor.db.database import now_ms
-from migrator.conductor.db.tables import debt, instance, service
+from migrator.conductor.db.tables import OPEN_DEBT, debt, instance, service
 from migrator.rpc import facts
 
 
@@ -12,7 +12,7 @@ def get_many(tx, hosts):
     One statement. Returns a dict by name; `owing` is how many cleanups the host's present agent has not even tried. The order of locking is
     that of the names, so that two transactions cannot deadlock.
     """
-    owing = sa.select(sa.func.count()).where(debt.c.host == service.c.host, debt.c.paid_at.is_(None),
+    owing = sa.select(sa.func.count()).where(debt.c.host == service.c.host, OPEN_DEBT,
                                              debt.c.tried_by != service.c.process_id).correlate(service).scalar_subquery()
     rows = tx.execute(sa.select(service, now_ms().label('now'), owing.label('owing')).where(service.c.host.in_(hosts))
                       .order_by(service.c.host).with_for_update()).all()
@@ -22,7 +22,7 @@ def get_many(tx, hosts):
 def listing(tx, host=None):
     """Read all hosts, or one, with numbers of instances and open debts. One statement."""
     guests = sa.select(sa.func.count()).where(instance.c.host == service.c.host).scalar_subquery()
-    owed = sa.select(sa.func.count()).where(debt.c.host == service.c.host, debt.c.paid_at.is_(None)).scalar_subquery()
+    owed = sa.select(sa.func.count()).where(debt.c.host == service.c.host, OPEN_DEBT).scalar_subquery()
     query = sa.select(service, now_ms().label('now'), guests.label('guests'), owed.label('owed')).order_by(service.c.host)
     return tx.execute(query.where(service.c.host == host) if host else query).all()
 

@@ -24,8 +24,14 @@ def read(tx, since, earlier=None):
         instances={row.uuid: Instance(row.name, row.host) for row in guests},
         busy=frozenset(row.instance_uuid for row in working) | (earlier.busy if earlier else frozenset()),
         live=frozenset(row.id for row in working) | (earlier.live if earlier else frozenset()),
-        debts=tuple(Owed(row.id, row.host, row.instance_uuid, row.migration_id, row.action, row.reason, bool(row.refused))
-                    for row in debts),
+        debts=tuple(owed(row) for row in debts if row.written_off_at is None),
+        written_off=tuple(owed(row) for row in debts if row.written_off_at is not None),
         locks=tuple(Lock(row.resource, row.migration_id, row.status or '', bool(row.status) and not Status(row.status).terminal)
                     for row in locks),
         storage={row.host: frozenset(row.facts.get('storage', {}).values()) for row in storage})
+
+
+def owed(row):
+    """Turn a row into what the audit compares with; for one that was written off, the reason is who did it and why."""
+    reason = f'written off by {row.written_off_by or "somebody"}: {row.written_off_why}' if row.written_off_at else row.reason
+    return Owed(row.id, row.host, row.instance_uuid, row.migration_id, row.action, reason, bool(row.refused))

@@ -226,7 +226,9 @@ def events(tx, migration_id):
 
 
 def purge(tx, age):
-    """Delete migrations that ended at least `age` milliseconds ago, with their events; open debts keep theirs alive.
+    """Delete migrations that ended at least `age` milliseconds ago, with their events; debts that are not paid keep theirs alive.
+
+    Those that were written off do so too: the audit tells by them what it finds when the host comes back after all.
 
     Returns how many migrations went.
     """

@@ -78,7 +78,13 @@ debt = sa.Table(
     sa.Column('attempt', sa.Integer, nullable=False, default=1),
     sa.Column('next_wakeup', TIME, nullable=False),
     sa.Column('created_at', TIME, nullable=False),
-    sa.Column('paid_at', TIME))
+    sa.Column('paid_at', TIME),
+    sa.Column('written_off_at', TIME),
+    sa.Column('written_off_by', sa.String(128), nullable=False, default=''),
+    _text('written_off_why'))
+
+#: What is still to be done: neither paid nor written off.
+OPEN_DEBT = sa.and_(debt.c.paid_at.is_(None), debt.c.written_off_at.is_(None))
 
 #: Who attested that a host is off, for the sake of one migration, and what was last known of the host. void_at: it answered after all.
 attestation = sa.Table(

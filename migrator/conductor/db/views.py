@@ -5,7 +5,7 @@ import sqlalchemy as sa
 
 from migrator import exceptions
 from migrator.conductor.db import attestations, debts, ledger
-from migrator.conductor.db.tables import debt, migration
+from migrator.conductor.db.tables import OPEN_DEBT, debt, migration
 from migrator.states import Status
 
 
@@ -57,7 +57,7 @@ def list_migrations(tx, filters, limit, marker):
         if filters.get(name):
             query = query.where(migration.c[name] == filters[name])
     if filters.get('needs_attention'):
-        owing = sa.select(debt.c.migration_id).where(debt.c.paid_at.is_(None))
+        owing = sa.select(debt.c.migration_id).where(OPEN_DEBT)
         query = query.where(sa.or_(migration.c.status == Status.NEEDS_OPERATOR.value, migration.c.id.in_(owing)))
     if marker:
         last = tx.execute(sa.select(migration).where(migration.c.id == marker)).first()
@@ -70,6 +70,14 @@ def list_migrations(tx, filters, limit, marker):
     for d in debts.of_migrations(tx, [r.id for r in rows]):
         owed.setdefault(d.migration_id, []).append(d)
     return [migration_view(row, owed.get(row.id, ())) for row in rows]
+
+
+def debt_view(row):
+    """One debt. row: as debts.listing reads it."""
+    return {'id': row.id, 'host': row.host, 'instance_uuid': row.instance_uuid, 'instance_name': row.instance_name,
+            'migration_id': row.migration_id, 'action': row.action, 'reason': row.reason, 'refused': bool(row.refused),
+            'attempts': row.attempt, 'created_at': moment(row.created_at), 'written_off_at': moment(row.written_off_at),
+            'written_off_by': row.written_off_by, 'written_off_why': row.written_off_why}
 
 
 def host_view(row, down_after):

@@ -168,6 +168,8 @@ class ConductorAPITest(testtools.TestCase):
         self.api.force_complete('m')
         self.api.recover('m', 'a')
         self.api.audit('a')
+        self.api.debts()
+        self.api.debt_write_off('d', 'why')
         self.api.hosts()
         self.api.host_show('a')
         self.api.host_disable('a', 'why')

@@ -47,6 +47,9 @@ def upgrade():
         sa.Column('next_wakeup', sa.BigInteger(), nullable=False),
         sa.Column('created_at', sa.BigInteger(), nullable=False),
         sa.Column('paid_at', sa.BigInteger(), nullable=True),
+        sa.Column('written_off_at', sa.BigInteger(), nullable=True),
+        sa.Column('written_off_by', sa.String(length=128), nullable=False),
+        sa.Column('written_off_why', sa.Text(), nullable=False),
         sa.PrimaryKeyConstraint('id', name=op.f('pk_debt')), **MYSQL)
     with op.batch_alter_table('debt', schema=None) as batch_op:
         batch_op.create_index(batch_op.f('ix_debt_host'), ['host'], unique=False)

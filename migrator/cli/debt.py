@@ -1,0 +1,68 @@
+"""migrator debt …: cleanups that hosts owe, and giving one up whose host never comes back."""
+from migrator.cli import arguments, base, output
+from migrator.cli.migration import pages
+
+
+def state(view):
+    """Say how a debt stands."""
+    return 'written off' if view['written_off_at'] else 'refused' if view['refused'] else 'open'
+
+
+LIST = (
+    output.Column('id', 'ID'),
+    output.Column('host', 'Host'),
+    output.Column('instance_name', 'Instance', of=output.guest),
+    output.Column('action', 'Cleanup'),
+    output.Column('state', 'State', of=state),
+    output.Column('created_at', 'Since', output.moment),
+)
+SHOW = (
+    *LIST[:3],
+    output.Column('instance_uuid', 'Instance UUID'),
+    output.Column('migration_id', 'Migration'),
+    *LIST[3:],
+    output.Column('attempts', 'Attempt'),
+    output.Column('reason', 'Reason'),
+    output.Column('written_off_at', 'Written off', output.moment),
+    output.Column('written_off_by', 'Written off by'),
+    output.Column('written_off_why', 'Written off because'),
+)
+
+
+class DebtList(base.ListCommand):
+    """List the cleanups that hosts owe, oldest first.
+
+    They are done by themselves when their host is back; while one is open, its instance is not started. One that was written off stays in
+    the list.
+    """
+
+    columns = LIST
+    nothing = 'no host owes anything'
+
+    def add_arguments(self, parser):
+        """Say of which host."""
+        parser.add_argument('--host', type=arguments.host, help='only of this host')
+
+    def ask(self, parsed):
+        """Ask for as many pages as there are."""
+        filters = {'host': parsed.host} if parsed.host else {}
+        return pages(lambda limit, marker: self.api.debts(filters, limit, marker), 'id')
+
+
+class DebtWriteOff(base.ShowCommand):
+    """Give up a cleanup that a host owes which will never come back. The host is not asked, and nothing is removed.
+
+    From then on the instance may be started again, so be sure that no copy of it runs at that host. Refused while the host is up. It is
+    recorded with your name; should the host come back after all, `migrator audit` names what is left there.
+    """
+
+    columns = SHOW
+
+    def add_arguments(self, parser):
+        """Name the debt, and ask for the reason."""
+        parser.add_argument('debt', metavar='DEBT', type=lambda text: arguments.uuid(text, 'the id of a debt'), help='id of the debt')
+        parser.add_argument('--reason', required=True, metavar='TEXT', help='why it will never be done; recorded with your name')
+
+    def ask(self, parsed):
+        """Write it off."""
+        return self.api.debt_write_off(parsed.debt, arguments.words(parsed.reason, 'the reason', 255))
