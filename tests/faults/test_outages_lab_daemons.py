@@ -4,9 +4,10 @@ import signal
 
 from migrator.states import Status
 from tests.faults.outage_case import OutageCase, sampled
+from tests.functional.libvirt_harness import emulator
 
 
-@sampled(1)
+@sampled(daily=False)
 class TestLibvirtd(OutageCase):
     """libvirtd ends in mid-copy, in order or not, and is started again."""
 
@@ -34,6 +35,20 @@ class TestLibvirtd(OutageCase):
     def test_the_destinations_restarts_gracefully(self):
         """Given the destination's libvirtd is restarted as by an upgrade, there is one guest, and it can be moved."""
         self.case(lambda _here, there: there, 'stop_libvirtd')
+
+    def test_both_hosts_lose_agent_and_libvirtd_at_once(self):
+        """Given that all daemons of both hosts are killed at once and only emulators run on, the guest is whole when they are back."""
+        guest, here, there = self.standing()
+        with self.copying(guest, there) as migration:
+            for name in (here, there):
+                self.cloud.daemons[name].kill()
+                self.lab.host(name).kill_libvirtd()
+            self.assertTrue(emulator(self.lab.host(here), guest.uuid), 'the guest runs on')
+            for name in (there, here):
+                self.restart(name, 'kill_libvirtd')
+            self.cloud.restart_dead()
+            ended = self.cloud.ended(migration)
+        self.assert_one_copy(ended, guest, here, there)
 
     def test_the_source_loses_agent_and_libvirtd_at_the_hand_over(self):
         """Given that the source's daemons die while the guest is paused for the hand-over, there is one guest when they are back."""

@@ -1,9 +1,9 @@
-"""A whole host is gone in mid-migration, with all of its processes and its network, and comes back later."""
+"""A whole host is gone in mid-migration, with all of its processes and its network, and comes back later or is attested to be dead."""
 from migrator.states import Status
 from tests.faults.outage_case import OutageCase, sampled
 
 
-@sampled(1)
+@sampled(daily=False)
 class TestLostHosts(OutageCase):
     """The power is cut; the other host and the broker notice nothing but silence."""
 
@@ -29,8 +29,38 @@ class TestLostHosts(OutageCase):
         self.assert_owed(guest, here)
         guest.console.wait_ticks(2, 30)
         self.return_of(here)
-        self.wait_for(lambda: not self.api.instance_show(guest.uuid)['debts'], 'the debt is paid')
+        self.await_paid(guest)
         self.assert_outcome(self.api.show(migration['id']), guest, there, silence=60.0)
+
+    def test_the_source_before_the_cut_over(self):
+        """Given a source that is gone in mid-copy, nobody can know whether its guest runs, and the migration says so; when it is back, the
+        guest is stopped there, with all that it had written."""
+        guest = self.cloud.boot('alpha')
+        with self.copying(guest, 'beta') as migration:
+            self.lab.host('alpha').crash()
+            stuck = self.await_status(migration, Status.NEEDS_OPERATOR)
+            self.return_of('alpha')
+            ended = self.cloud.ended(migration)
+        self.assertIn('source: unreachable', stuck['reason'])
+        self.assert_outcome(ended, guest, 'alpha', Status.FAILED, state='stopped')
+        self.assertEqual(Status.COMPLETED, self.cloud.ended(self.api.instance_start(guest.uuid))['status'])
+
+    def test_the_source_before_the_cut_over_for_good(self):
+        """Given a source that is gone in mid-copy for good, when an operator attests that it is off, the migration fails, and the guest is
+        said to be unknown there, with a debt; should the host come back after all, the guest is stopped, whole, and can be started."""
+        guest = self.cloud.boot('alpha')
+        with self.copying(guest, 'beta') as migration:
+            self.lab.host('alpha').crash()
+            self.await_status(migration, Status.NEEDS_OPERATOR)
+            self.wait_for(lambda: self.api.host_show('alpha')['state'] == 'down', 'the host counts as down')
+            self.api.recover(migration['id'], assert_dead='alpha')
+            ended = self.cloud.ended(migration)
+        self.assertEqual((Status.FAILED, 'unknown'), (ended['status'], self.api.instance_show(guest.uuid)['state']), ended)
+        self.assert_owed(guest, 'alpha')
+        self.return_of('alpha')
+        self.await_paid(guest)
+        self.assert_outcome(self.api.show(migration['id']), guest, 'alpha', Status.FAILED, state='stopped')
+        self.assertEqual(Status.COMPLETED, self.cloud.ended(self.api.instance_start(guest.uuid))['status'])
 
     def test_the_destination_before_the_cut_over(self):
         """Given a destination that is gone in mid-copy, the guest goes on at the source, and its debt waits until it is back."""
@@ -42,5 +72,5 @@ class TestLostHosts(OutageCase):
         self.assert_owed(guest, 'beta')
         guest.console.wait_ticks(2, 30)
         self.return_of('beta')
-        self.wait_for(lambda: not self.api.instance_show(guest.uuid)['debts'], 'the debt is paid')
+        self.await_paid(guest)
         self.assert_outcome(self.api.show(migration['id']), guest, 'alpha', Status.FAILED)

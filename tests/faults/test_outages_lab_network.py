@@ -1,13 +1,15 @@
 """The network between hosts, and between hosts and the broker, fails while a guest is moved with real hypervisors."""
+import contextlib
 import signal
 import time
 
 from migrator.states import TERMINAL, Status
+from tests.cloud import SMALL_DISK
 from tests.faults.outage_case import LOST_AFTER, OutageCase, sampled
 from tests.lab import processes
 
 
-@sampled(2)
+@sampled(daily=True)
 class TestNetwork(OutageCase):
     """What was sent is lost, without a word to either side."""
 
@@ -20,6 +22,32 @@ class TestNetwork(OutageCase):
         """Mend the whole network."""
         for host in self.cloud.hosts.values():
             host.heal()
+
+    def test_the_sources_agent_loses_the_broker_for_a_while(self):
+        """Given an agent that is cut off in mid-copy for longer than a host may be silent, the migration needs an operator, says so, and
+        completes by itself when the agent is heard again, for libvirt's job never stopped."""
+        guest, here, there = self.standing()
+        with self.copying(guest, there, bandwidth_mib=1) as migration:
+            self.lab.host(here).cut_from_services()
+            stuck = self.await_status(migration, Status.NEEDS_OPERATOR)
+            self.heal()
+            self.lab.host(here).virsh('migrate-setspeed', guest.uuid, '100')
+            ended = self.cloud.ended(migration)
+        self.assertIn('source: unreachable', stuck['reason'])
+        self.assert_outcome(ended, guest, there)
+
+    def test_the_sources_agent_loses_the_broker_until_the_guest_has_moved(self):
+        """Given a source that is not heard of until after the guest has moved, the migration completes with a debt, which is paid when it
+        is back."""
+        guest, here, there = self.standing()
+        with self.copying(guest, there, bandwidth_mib=8) as migration:
+            self.lab.host(here).cut_from_services()
+            ended = self.cloud.ended(migration)
+        self.assertEqual((Status.COMPLETED, there), (ended['status'], self.api.instance_show(guest.uuid)['host']), ended)
+        self.assert_owed(guest, here)
+        self.heal()
+        self.await_paid(guest)
+        self.assert_outcome(self.api.show(migration['id']), guest, there)
 
     def test_the_destinations_agent_loses_the_broker_until_the_guest_has_moved(self):
         """Given a destination that cannot say whether the guest is there, nothing is concluded from its silence, and the migration
@@ -43,6 +71,41 @@ class TestNetwork(OutageCase):
             self.heal()
             ended = self.cloud.ended(migration)
         self.assert_one_copy(ended, guest, here, there)
+
+    def test_the_hosts_lose_each_other(self):
+        """Given a stream that stands still for good, libvirt gives it up, and the migration is undone; later it can be made."""
+        guest = self.cloud.boot('alpha', disks=[{'target': 'vda', 'size': SMALL_DISK, 'directory': str(self.lab.shared)}])
+        with self.copying(guest, 'beta') as migration:
+            self.part('alpha', 'beta')
+            ended = self.cloud.ended(migration)
+        self.assert_outcome(ended, guest, 'alpha', Status.FAILED)
+        self.heal()
+        self.assert_outcome(self.cloud.migrate(guest, 'beta'), guest, 'beta')
+
+    def test_the_hosts_lose_each_other_while_a_disk_is_mirrored(self):
+        """Given a mirrored disk whose connection is dead for good, the guest goes on at the source, and all is undone once TCP gives up."""
+        guest, here, there = self.standing()
+        host = self.lab.host(here)
+        with self.tcp_gives_up_soon(host), self.copying(guest, there) as migration:
+            self.part(here, there)
+            ended = self.cloud.ended(migration, 150)
+            self.assertEqual(Status.FAILED, ended['status'], ended)
+            guest.console.wait_ticks(10, 30)
+            self.assertEqual('running', self.cloud.where(guest)[here])
+            self.heal()
+        self.assert_outcome(ended, guest, here, Status.FAILED, silence=60.0)
+        self.assert_outcome(self.cloud.migrate(guest, there), guest, there, silence=60.0)
+
+    @contextlib.contextmanager
+    def tcp_gives_up_soon(self, host):
+        """Let TCP at a host give up what is not answered after some 13 s for a with block, as its operator may; by default it is 15 min."""
+        name = 'net.ipv4.tcp_retries2'
+        before = host.run(['sysctl', '-n', name]).stdout.strip()
+        host.run(['sysctl', '-q', '-w', f'{name}=5'])
+        try:
+            yield
+        finally:
+            host.run(['sysctl', '-q', '-w', f'{name}={before}'])
 
     def test_the_hosts_lose_each_other_at_the_hand_over(self):
         """Given a destination whose word that the guest runs there is lost for good, there are not two of it."""
