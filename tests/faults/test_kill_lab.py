@@ -59,6 +59,7 @@ class KillCase(CloudCase):
         ended = self.cloud.ended(self.api.live_migrate(guest.uuid, there, request_id=self.request))
         self.check_course(course, point, key, ended)
         self.assert_outcome(ended, guest, there if ended['status'] == Status.COMPLETED else here, ended['status'], silence=5.0)
+        self.assert_nothing_leaked()
         found = self.api.list({'instance': guest.uuid, 'kind': 'live_migration'})
         self.assertEqual([ended['id']], [m['id'] for m in found if m['request_id'] == self.request], 'one request, one migration')
 
