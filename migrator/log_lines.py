@@ -9,13 +9,18 @@ import logging
 LIBRARIES = ('oslo_messaging', 'oslo', 'oslo_db', 'amqp', 'kombu', 'sqlalchemy')
 OUTSIDE = ('oslo_messaging', 'oslo_db', 'amqp', 'kombu', 'sqlalchemy', 'pymysql', 'psycopg2')
 
+#: Who logs an error for each transaction and raises it as well: whoever asked says once for all of them what is the matter.
+TWICE = ('oslo_db.api', 'sqlalchemy.pool')
+
 
 class OneLine(logging.Filter):
-    """Turns a record with such a traceback into one line that ends with the error."""
+    """Turns a record with such a traceback into one line that ends with the error, or into none if the error is told elsewhere."""
 
     def filter(self, record):
-        """Change the record if need be; it is always logged."""
+        """Change the record if need be; returns whether it is to be logged."""
         if record.exc_info and record.exc_info[1] is not None and record.name.split('.')[0] in LIBRARIES and outside(record.exc_info[1]):
+            if record.name.startswith(TWICE):
+                return False
             error = record.exc_info[1]
             words = ' '.join(str(error).split()) or 'no details'
             record.msg, record.args = '%s: %s: %.300s', (record.getMessage(), type(error).__name__, words)

@@ -103,8 +103,8 @@ class ConductorService(service.Service):
         while not self._stop.wait(self.settings.sweep_interval):
             try:
                 self.sweep()
-            except exceptions.Unavailable as error:
-                LOG.warning('The sweep will be done later: %s', error)
+            except exceptions.Unavailable as error:     # as the database's own line says, once for all
+                LOG.debug('The sweep will be done later: %s', error)
             except Exception:
                 LOG.exception('The sweep failed; it goes on')
 
@@ -122,6 +122,8 @@ class ConductorService(service.Service):
     def _collect(self):
         try:
             self.payments.collect()
+        except exceptions.Unavailable as error:
+            LOG.debug('debts will be looked at again: %s', error)
         except exceptions.MigratorError as error:
             LOG.warning('debts will be looked at again: %s', error)
         except Exception:
@@ -130,6 +132,8 @@ class ConductorService(service.Service):
     def _wake(self, migration_id):
         try:
             self.engine.handle(migration_id, Reply(stimulus.Due()))
+        except exceptions.Unavailable as error:
+            LOG.debug('migration %s will be looked at again: %s', migration_id, error)
         except exceptions.MigratorError as error:
             LOG.warning('migration %s will be looked at again: %s', migration_id, error)
         except Exception:

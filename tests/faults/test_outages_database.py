@@ -32,6 +32,12 @@ class DatabaseCases:
     def test_killed_and_gone_for_a_minute(self):
         """Given migrations at every step, when the database crashes and is back after a minute, then all end well."""
         self.outage(lambda: self.server.request('crash'), lambda: self.server.request('revive'), MINUTE)
+        for name, daemon in self.cluster.daemons.items():
+            if name.startswith('conductor'):        # told of once, not by everybody who met it; flickering while it starts counts as new
+                said = daemon.output()
+                self.assertIn(said.count('The database does not answer;'), (1, 2, 3), said)
+                self.assertIn('The database answers again', said)
+                self.assertNotIn('DB exceeded retry limit', said)
 
     def test_fails_over(self):
         """Given migrations, when the server dies and what takes its place can first only be read, then all end well."""

@@ -260,6 +260,8 @@ class RetryTest(DatabaseTestCase):
             return tx.execute(sa.select(now_ms())).scalar()
         self.assertGreater(self.database.run(work), 0)
         self.assertEqual(2, len(attempts))
+        for words in ('The database does not answer', 'The database answers again'):
+            self.assertEqual(1, self.log.output.count(words), words)
 
     def test_an_error_of_the_work_itself_is_not_repeated(self):
         attempts = []

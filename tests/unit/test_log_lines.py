@@ -3,6 +3,7 @@ import io
 import logging
 
 import amqp.exceptions
+from oslo_db import exception as db_exception
 from oslo_messaging import exceptions as messaging_exceptions
 
 from migrator import log_lines
@@ -31,6 +32,14 @@ class TestOneLine(base.TestCase):
             said = self.logged('oslo.messaging._drivers.impl_rabbit', error)
             self.assertEqual(1, said.count('\n'), said)
             self.assertIn(f'could not reach it: {type(error).__name__}: ', said)
+
+    def test_what_is_raised_as_well_is_left_out(self):
+        """Given libraries that log a lost database for each transaction, and raise it, then nothing is left; a defect is."""
+        lost = db_exception.DBConnectionError(ConnectionRefusedError(111, 'refused'))
+        for name in ('oslo_db.api', 'sqlalchemy.pool.impl.QueuePool'):
+            self.assertEqual('', self.logged(name, lost))
+            self.assertIn('Traceback', self.logged(name, KeyError('x')))
+        self.assertEqual(1, self.logged('oslo_db.sqlalchemy.exc_filters', lost).count('\n'))
 
     def test_a_defect_keeps_its_traceback(self):
         """Given an error that does not come from outside, or our own logger, then the traceback stays."""

@@ -11,13 +11,11 @@ import sqlalchemy as sa
 from oslo_db import api as db_api
 from oslo_db import exception as db_exception
 from oslo_db.sqlalchemy import engines
-from oslo_log import log
 from sqlalchemy.ext import compiler
 from sqlalchemy.sql import expression
 
 from migrator import exceptions
-
-LOG = log.getLogger(__name__)
+from migrator.conductor.db.outage import Outage
 
 #: What a database says that cannot be reached, or that is too busy.
 NOT_NOW = (db_exception.DBConnectionError, db_exception.DBNonExistentDatabase, db_exception.DBDeadlock, sa.exc.TimeoutError)
@@ -73,19 +71,28 @@ class Database:
             sa.event.listen(self.engine, 'connect', _prepare_mysql)
         elif name == 'postgresql':
             sa.event.listen(self.engine, 'connect', _prepare_postgresql)
+        self._outage = Outage()
         self._turn = _turn_of(self.engine.url) if name == 'sqlite' else contextlib.nullcontext()
         self._run = db_api.wrap_db_retry(max_retries=max_retries, retry_interval=0.05, inc_retry_interval=True, max_retry_interval=2,
                                          retry_on_disconnect=True, retry_on_deadlock=True, jitter=True,
                                          exception_checker=_passing)(self._once)
 
     def _once(self, work):
-        with self._turn, self.engine.begin() as tx:
-            try:
-                return work(tx)
-            except (db_exception.DBError, sa.exc.DBAPIError) as error:
-                if obstacle(error) is READ_ONLY:
-                    tx.invalidate(error)        # another server may answer to the name by now
-                raise
+        asked = self._outage.asked()
+        try:
+            with self._turn, self.engine.begin() as tx:
+                try:
+                    done = work(tx)
+                except (db_exception.DBError, sa.exc.DBAPIError) as error:
+                    if obstacle(error) is READ_ONLY:
+                        tx.invalidate(error)        # another server may answer to the name by now
+                    raise
+        except (db_exception.DBError, sa.exc.SQLAlchemyError) as error:
+            if lost(error):
+                self._outage.away(error)
+            raise
+        self._outage.answered(asked)
+        return done
 
     def run(self, work):
         """Run work(connection) in one transaction and return what it returns. Raises Unavailable if the database does not do it now."""
@@ -95,7 +102,8 @@ class Database:
             why = obstacle(error)
             if not why:
                 raise
-            LOG.error('The database %s: %s', why, type(error).__name__)
+            if not lost(error):
+                self._outage.hindered(why, error)
             raise exceptions.Unavailable(f'the database {why} ({type(error).__name__})') from error
 
     def dispose(self):
@@ -129,6 +137,13 @@ def obstacle(error):
         return LOCKED
     # Without a statement it was the connecting, or the commit, that failed. What PostgreSQL's client says then oslo.db does not recognise.
     return SILENT if isinstance(error, sa.exc.OperationalError) and error.statement is None else ''
+
+
+def lost(error):
+    """Whether there is no connection to the database. Pure."""
+    if isinstance(error, NOT_NOW):
+        return isinstance(error, (db_exception.DBConnectionError, db_exception.DBNonExistentDatabase))
+    return obstacle(error) is SILENT
 
 
 def _passing(error):
