@@ -83,7 +83,8 @@ class TestNetwork(OutageCase):
         self.assert_outcome(self.cloud.migrate(guest, 'beta'), guest, 'beta')
 
     def test_the_hosts_lose_each_other_while_a_disk_is_mirrored(self):
-        """Given a mirrored disk whose connection is dead for good, the guest goes on at the source, and all is undone once TCP gives up."""
+        """Given a mirrored disk whose connection is dead for good, and TCP that gives it up before libvirt does (QEMU would hold the guest
+        from then on), all is undone, and the guest goes on at the source, before the hosts find each other again."""
         guest, here, there = self.standing()
         host = self.lab.host(here)
         with self.tcp_gives_up_soon(host), self.copying(guest, there) as migration:
@@ -98,7 +99,7 @@ class TestNetwork(OutageCase):
 
     @contextlib.contextmanager
     def tcp_gives_up_soon(self, host):
-        """Let TCP at a host give up what is not answered after some 13 s for a with block, as its operator may; by default it is 15 min."""
+        """Let TCP at a host give up what is not answered after some 13 s for a with block, as the operator's guide says."""
         name = 'net.ipv4.tcp_retries2'
         before = host.run(['sysctl', '-n', name]).stdout.strip()
         host.run(['sysctl', '-q', '-w', f'{name}=5'])
