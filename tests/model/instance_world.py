@@ -4,7 +4,7 @@ import typing
 from migrator.conductor.workflows.model import Commit
 from migrator.states import GuestState as G
 from migrator.states import Status
-from tests.model.state import Broken
+from tests.model.state import SOURCE, Broken
 from tests.model.world import COPIES, GOOD, LEFTOVERS, RECORD, World, demand
 
 #: What the catalogue may say: the guest is not in it, is stopped, or runs.
@@ -18,6 +18,7 @@ class Here(typing.NamedTuple):
     guest: G = G.ABSENT
     disk: bool = False
     deleting: bool = False
+    dark: bool = False              # the host has lost its power
 
 
 class InstanceWorld(World):
@@ -53,6 +54,11 @@ class InstanceWorld(World):
                 return Here(deleting=True), True
         raise KeyError(method)
 
+    def power_off(self, hv, role):
+        """See World. All is at one host, the source."""
+        if role == SOURCE:
+            yield hv._replace(guest=G.ABSENT if hv.guest is G.ABSENT else G.OFF, dark=True)
+
     def untouched(self, method, hv):
         """Files of somebody else may stand in the way of a new guest; a guest in a migration is neither started nor stopped."""
         return hv.guest is {'create_instance': G.ABSENT, 'start_instance': G.OFF}.get(method, hv.guest)
@@ -74,9 +80,9 @@ class InstanceWorld(World):
         """See World."""
         if status is not Status.COMPLETED and self.begins == (G.ABSENT,) and hv.disk and 'delete_instance' not in debts:
             yield LEFTOVERS, 'something of a guest that was not made is left, and no debt names it'
-        if status is Status.COMPLETED and hv.guest is not self.ends:
+        if status is Status.COMPLETED and hv.guest is not self.ends and not hv.dark:
             yield RECORD, f'completed, and the guest is {hv.guest.value}'
-        if status is Status.COMPLETED and book != (BOOK[hv.guest],):
+        if status is Status.COMPLETED and book != (BOOK[hv.guest],) and not hv.dark:
             yield RECORD, f'the catalogue has the guest {book[0]}, and it is {hv.guest.value}'
         # A removal whose end was not heard of is asked for again: the catalogue keeps the guest until it is told that it is gone.
         asked_again = self.begins == (G.OFF,) and self.ends is G.ABSENT and hv.deleting
@@ -87,6 +93,8 @@ class InstanceWorld(World):
         """See World."""
         now = {Commit.NOTHING: book, Commit.CREATED: (STOPPED,), Commit.RUNNING: (RUNNING,), Commit.STOPPED: (STOPPED,),
                Commit.DELETED: (MISSING,)}[commit]
+        if hv.dark and RUNNING in now and hv.guest is G.OFF:
+            return now              # it ran when its host said so
         if commit is not Commit.NOTHING and now != (BOOK[hv.guest],) and not (commit is Commit.CREATED and hv.guest is G.RUNNING):
             raise Broken(RECORD, f'{commit.value} is committed, and the guest is {hv.guest.value}')
         return now

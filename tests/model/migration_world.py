@@ -22,6 +22,7 @@ class Hypervisors(typing.NamedTuple):
     source_disk: bool = True
     destination_disk: str = ''      # '' | partial | complete
     marker: bool = False            # what was prepared at the destination bears the migration's mark
+    dark: bool = False              # a host has lost its power, so that a guest may be off which nobody has stopped
 
 
 class MigrationWorld(World):
@@ -57,7 +58,7 @@ class MigrationWorld(World):
                 demand(hv.source is not G.PAUSED or not hv.job, 'the guest is to be resumed at the source while its job is at work')
                 return (hv._replace(source=G.RUNNING, handed_over=False) if hv.source is G.PAUSED else hv), True
             case 'post_live_migration_at_destination':
-                demand(hv.moved and hv.destination is G.RUNNING,
+                demand(hv.moved and (hv.destination is G.RUNNING or hv.dark),
                        'the guest is made permanent at the destination, where it has not been proven')
                 return hv._replace(marker=False), True
             case 'post_live_migration_at_source':
@@ -72,10 +73,10 @@ class MigrationWorld(World):
         reason = P.NONE
         if role == SOURCE and state is G.PAUSED and hv.handed_over:
             reason = {'post-copy': P.POST_COPY, 'broken': P.POST_COPY_FAILED}.get(hv.job, P.MIGRATION)
-        if role == DESTINATION and hv.job in ('post-copy', 'broken'):
+        if role == DESTINATION and hv.job in ('post-copy', 'broken') and hv.destination is G.RUNNING:
             state, reason = (G.RUNNING, P.POST_COPY) if hv.job == 'post-copy' else (G.PAUSED, P.POST_COPY_FAILED)
         return Location(state, reason, hv.job in ('copying', 'switched', 'post-copy') and state is not G.ABSENT,
-                        persistent=role == SOURCE or (hv.moved and not hv.marker))
+                        persistent=role == SOURCE or hv.moved)
 
     def moves(self, hv):
         """See World."""
@@ -98,6 +99,23 @@ class MigrationWorld(World):
             yield 'post-copy ends', hv._replace(job='', source=G.ABSENT, handed_over=False), 'succeeded'
             yield 'post-copy breaks off', hv._replace(job='broken'), 'failed'
 
+    def power_off(self, hv, role):
+        """See World. A guest that ran there is off; one that was arriving may have arrived a moment before, or stays where it was."""
+        hv = hv._replace(dark=True)
+        post_copy = 'broken' if hv.job in ('post-copy', 'broken') else ''
+        if role == SOURCE:
+            left = hv._replace(source=G.ABSENT if hv.source is G.ABSENT else G.OFF, handed_over=False, job=post_copy)
+            yield left
+            if hv.job in ('copying', 'switched'):
+                yield left._replace(destination=G.ABSENT)
+            if hv.job == 'switched':
+                yield left._replace(destination=G.RUNNING, moved=True)
+        else:
+            left = hv._replace(destination=G.OFF if hv.moved else G.ABSENT, job=post_copy)
+            yield left
+            if hv.job == 'switched':
+                yield left._replace(source=G.RUNNING, handed_over=False)
+
     def cancel(self, hv):
         """A job that copies can be cancelled; one that has switched cannot."""
         return hv._replace(job='', destination=G.ABSENT) if hv.job == 'copying' else None
@@ -111,8 +129,8 @@ class MigrationWorld(World):
         return hv.moved
 
     def hopeless(self, hv):
-        """A broken post-copy needs both hosts and a person."""
-        return hv.job == 'broken'
+        """A broken post-copy needs a person; so does a guest that went down where it was handed over to, if the source has it too."""
+        return hv.job == 'broken' or (hv.dark and hv.moved and hv.destination is G.OFF and hv.source is not G.ABSENT)
 
     def violations(self, hv):
         """See World."""
@@ -130,7 +148,7 @@ class MigrationWorld(World):
             yield RECORD, f'{status.value}, and the guest {"runs" if hv.moved else "never ran"} at the destination'
         if status is not Status.COMPLETED and hv.source is G.PAUSED:
             yield GUEST, f'{status.value}, and the guest is left paused'
-        if book != truth:
+        if book != truth and not (hv.dark and book[0] == truth[0]):     # heartbeats will say that it is off
             yield RECORD, f'the catalogue has it {book[1].value} at the {book[0]}, and it is {truth[1].value} at the {truth[0]}'
         if hv.job:
             yield LEFTOVERS, 'the workflow has ended, its job has not'

@@ -10,12 +10,12 @@ from migrator.conductor.cursor import Cursor, Direction, Kind, Phase, Policy
 from migrator.conductor.decide import next_action
 from migrator.rpc.facts import Location
 from migrator.states import GuestState, OperationState
-from tests.model.state import BUSY, CUT, DEAD, DESTINATION, ROLES, SOURCE, UP, Broken, Operation, Request, State, Task
-from tests.model.trouble import Trouble
+from tests.model.state import BUSY, CUT, DESTINATION, LIFELESS, ROLES, SOURCE, UP, Broken, Operation, Request, State, Task
+from tests.model.trouble import KINDS, Trouble
 from tests.model.world import PRECONDITION
 
 NO_RETURN = 'no undo after the point of no return'
-UNREACHABLE = Location(GuestState.UNREACHABLE)
+UNREACHABLE, ATTESTED = Location(GuestState.UNREACHABLE), Location(GuestState.DEAD)
 SOON, LATE = 1, 10 ** 9
 
 
@@ -24,14 +24,19 @@ class Model(Trouble):
 
     faults: how many may happen in one run. attempts: the policy's step_attempts. aborts, deadlines: may there be any. fences: agents refuse
     what is older than the last question. processes: agents refuse what was meant for an earlier process. source_first: it is
-    asked before the destination. decide: the pure core.
+    asked before the destination. decide: the pure core. kinds: which kinds of faults there are, of trouble.KINDS.
+    judging: decisions are judged, and not only what comes of them.
     """
 
     def __init__(self, workflow, world, faults=1, attempts=2, aborts=True, deadlines=True, fences=True, processes=True,
-                 source_first=True, decide=next_action):
+                 source_first=True, decide=next_action, kinds=KINDS, judging=True):
         self.workflow = workflow
         self.world = world
         self.faults = faults
+        self.judging = judging
+        self.kinds = frozenset(kinds)
+        if self.kinds - set(KINDS):
+            raise ValueError(f'there are no faults of the kinds {sorted(self.kinds - set(KINDS))}; there are {KINDS}')
         self.aborts = aborts
         self.fences = fences
         self.processes = processes
@@ -69,7 +74,8 @@ class Model(Trouble):
         kind, cursor = action.kind, self.bounded(action.cursor)
         if kind is Kind.ADMIT:
             kind = Kind.CALL if self.workflow.checks else Kind.START
-        if kind is Kind.START and cursor.direction is Direction.UNDO and (cursor.no_return or self.world.passed(state.world)):
+        undoes = kind is Kind.START and cursor.direction is Direction.UNDO
+        if self.judging and undoes and (cursor.no_return or self.world.passed(state.world)):
             raise Broken(NO_RETURN, f'{cursor.step} is issued')
         state = state._replace(cursor=cursor, debts=state.debts | set(action.debts),
                                epoch=state.epoch + (kind in (Kind.START, Kind.OBSERVE)),
@@ -125,7 +131,8 @@ class Model(Trouble):
                     yield 'checks fit', self.decide(base, stimulus.Checked())
                     yield 'checks refuse', self.decide(base, stimulus.Checked(('no',)))
                 else:
-                    yield 'checks unanswered', self.decide(base, stimulus.Silent('a host'))
+                    for name, now in (('checks unanswered', SOON), ('checks unanswered for long', LATE)):
+                        yield name, self.decide(base, stimulus.Silent('a host'), now)
             case 'send':
                 yield from self.send(base, task)
             case 'poll':
@@ -143,8 +150,8 @@ class Model(Trouble):
         if base.host(request.role) == BUSY:
             yield 'send, refused', self.of_operation(base, task, stimulus.Refused('no room'))
             return
-        if base.host(request.role) == DEAD:
-            yield 'send, unanswered', self.of_operation(base, task, stimulus.Silent(request.role))
+        if base.host(request.role) in LIFELESS:
+            yield 'send, unanswered', self.of_operation(base, task, silent(base, request.role))
             return
         older = {r for r in base.requests if (r.method, r.attempt) == (request.method, request.attempt)}
         after = base._replace(requests=base.requests - older | {request})
@@ -157,7 +164,7 @@ class Model(Trouble):
         cursor, role = base.cursor, self.role(base.cursor.step)
         if not base.answers(role):
             for name, now in (('poll unanswered', SOON), ('host lost', LATE)):
-                yield name, self.decide(base, stimulus.Silent(role), now)
+                yield name, self.decide(base, silent(base, role), now)
             return
         found = next((o for o in base.journal if (o.method, o.attempt) == (cursor.step, cursor.attempt)), None)
         if found is None:
@@ -185,7 +192,7 @@ class Model(Trouble):
                 yield f'observe {role}', asked._replace(tasks=asked.tasks | {after})
             else:
                 yield from self.observed(asked, after)
-                if base.faults < self.faults:
+                if base.faults < self.faults and 'conductors' in self.kinds:
                     yield 'FAULT conductor freezes with the answers', asked._replace(
                         tasks=asked.tasks | {after._replace(kind='answers', epoch=0)}, faults=base.faults + 1)
 
@@ -198,7 +205,7 @@ class Model(Trouble):
     def ask(self, state, role, epoch):
         """A host says where the guest is, and from then on takes no request that was sent before it was asked."""
         if not state.answers(role):
-            return state, UNREACHABLE
+            return state, ATTESTED if role in state.attested else UNREACHABLE
         said = self.world.locate(state.world, role)
         if any(o.role == role and o.method in self.world.jobs and o.state == 'accepted' for o in state.journal):
             said = dataclasses.replace(said, job_active=True)
@@ -236,7 +243,7 @@ class Model(Trouble):
             if state.host(request.role) in (UP, BUSY):
                 yield self.arrive(state, request)
         for op in state.journal:
-            if op.state == 'accepted' and state.host(op.role) != DEAD and not self.taken(state, op.role):
+            if op.state == 'accepted' and state.host(op.role) not in LIFELESS and not self.taken(state, op.role):
                 yield from self.begin(state, op)
         for op in state.reports:
             if state.host(op.role) != CUT:
@@ -281,13 +288,18 @@ class Model(Trouble):
         """The hypervisor's call returns, to an agent that may be gone."""
         op = next((o for o in state.journal if o.state == 'running'), None)
         # Nobody hears it at an agent that is dead; the journal says `interrupted` when it is back.
-        return self.finish(state, op, outcome) if op and outcome and state.host(op.role) != DEAD else state
+        return self.finish(state, op, outcome) if op and outcome and state.host(op.role) not in LIFELESS else state
 
     def report(self, state, op):
         """A report arrives at the conductor, who may have gone on long ago."""
         if (op.method, op.attempt) != (state.cursor.step, state.cursor.attempt):
             return state
         return self.decide(state, finished(op))
+
+
+def silent(state, role):
+    """Say that a host does not answer; for one that is attested to be off, that is final."""
+    return stimulus.Silent(role, dead=role in state.attested)
 
 
 def finished(op):

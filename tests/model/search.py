@@ -1,6 +1,6 @@
 """Walks over every state that the model of a workflow can reach within bounds, and over every way on from there.
 
-    python -m tests.model.search [--faults N] [--attempts N] [WORKFLOW...]
+    python -m tests.model.search [--faults N] [--attempts N] [--kinds KIND,...] [WORKFLOW...]
 
 Safety: the invariants hold in every state. Liveness: from every state there is a way to an end on which nothing fails any more and hosts
 come back; so every run ends in which whatever stays possible happens at last. And where hosts do not come back, from every
@@ -14,6 +14,7 @@ import time
 from migrator.conductor.workflows import WORKFLOWS
 from migrator.states import Status
 from tests.model.state import UP, Broken, canonical
+from tests.model.trouble import KINDS
 from tests.model.worlds import model_of
 
 LOCK = 'no lock survives a terminal status'
@@ -125,8 +126,8 @@ class Search:
 
     def settled(self, state):
         """True at an end with nothing owed any more; or where a person is needed and asked for."""
-        if self.model.world.hopeless(state.world):
-            return state.cursor.status is Status.NEEDS_OPERATOR
+        if self.model.world.hopeless(state.world) and state.cursor.status is Status.NEEDS_OPERATOR:
+            return True
         return state.cursor.status.terminal and not state.debts
 
     def named(self, state):
@@ -171,13 +172,14 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--faults', type=int, default=2)
     parser.add_argument('--attempts', type=int, default=2)
+    parser.add_argument('--kinds', default=','.join(KINDS), help=f'kinds of faults; default: {",".join(KINDS)}')
     parser.add_argument('workflows', nargs='*', metavar='WORKFLOW', default=list(WORKFLOWS))
     arguments = parser.parse_args()
     broken = False
     for kind in arguments.workflows:
         began = time.monotonic()
-        result = search(model_of(kind, faults=arguments.faults, attempts=arguments.attempts))
-        print(f'{kind}: {result} ({time.monotonic() - began:.1f} s)', flush=True)
+        result = search(model_of(kind, faults=arguments.faults, attempts=arguments.attempts, kinds=arguments.kinds.split(',')))
+        print(f'{kind}, {arguments.faults} faults of {arguments.kinds}: {result} ({time.monotonic() - began:.1f} s)', flush=True)
         if result.broken:
             broken = True
             print('BROKEN:', result.broken[1], *result.broken[2], sep='\n  ')

@@ -9,8 +9,11 @@ from migrator.conductor.cursor import Cursor
 SOURCE, DESTINATION = 'source', 'destination'
 ROLES = (SOURCE, DESTINATION)
 
-#: How a host is: its agent answers; is dead (the hypervisor goes on); is cut off (agent and hypervisor go on); refuses all new work.
-UP, DEAD, CUT, BUSY = 'up', 'dead', 'cut', 'busy'
+#: How a host is: its agent answers; is dead (the hypervisor goes on); is cut off (agent and hypervisor go on); refuses all new work;
+#: has lost its power, so that nothing goes on there.
+UP, DEAD, CUT, BUSY, DARK = 'up', 'dead', 'cut', 'busy', 'dark'
+#: Where no agent works.
+LIFELESS = (DEAD, DARK)
 
 
 class Broken(Exception):
@@ -74,6 +77,7 @@ class State(typing.NamedTuple):
     locked: bool = True
     faults: int = 0                 # how many faults have happened
     aborted: bool = False
+    attested: frozenset = frozenset()   # hosts without power of which somebody has said so
 
     def host(self, role):
         """How a host is."""
@@ -114,6 +118,7 @@ def canonical(state):
                      *(t.epoch for t in tasks)})
     rank = {epoch: i for i, epoch in enumerate(epochs)}
     return state._replace(
+        attested=frozenset() if state.cursor.status.terminal else state.attested,
         epoch=rank[state.epoch], seen=tuple(rank[e] for e in state.seen), aborted=state.aborted or state.cursor.status.terminal,
         tasks=frozenset(t._replace(epoch=rank[t.epoch]) for t in tasks),
         requests=frozenset(r._replace(epoch=rank[r.epoch]) for r in requests),

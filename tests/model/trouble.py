@@ -1,6 +1,9 @@
 """What may go wrong in the model, each a fault: messages, conductors, agents, hosts. And how hosts come back, which is none."""
 from migrator.conductor import stimulus
-from tests.model.state import BUSY, CUT, DEAD, ROLES, UP
+from tests.model.state import BUSY, CUT, DARK, DEAD, LIFELESS, ROLES, UP
+
+#: Kinds of faults.
+KINDS = ('messages', 'operations', 'conductors', 'hosts', 'power')
 
 
 class Trouble:
@@ -11,19 +14,33 @@ class Trouble:
         if state.faults >= self.faults:
             return
         worse = state._replace(faults=state.faults + 1)
-        yield from self.messages(worse)
-        yield from self.operations(worse)
-        if state.tasks:
+        for kind in KINDS:
+            if kind in self.kinds:
+                yield from getattr(self, kind)(worse)
+
+    def conductors(self, worse):
+        """A conductor dies with what it had in hand, or freezes."""
+        if worse.tasks:
             yield 'conductor dies', worse._replace(tasks=frozenset())
-            if not state.cursor.status.terminal:
+            if not worse.cursor.status.terminal:
                 # Frozen beyond its claim: another one takes over, and then it wakes and does what it had in hand.
                 yield 'conductor freezes', self.decide(worse, stimulus.Due())
+
+    def hosts(self, worse):
+        """A host is cut off, its agent refuses all work or dies."""
         for role in ROLES:
-            if state.host(role) == UP:
+            if worse.host(role) == UP:
                 yield f'{role} is cut off', worse.with_host(role, CUT)
                 yield f'{role} refuses all work', worse.with_host(role, BUSY)
                 yield f'{role} agent dies', self.die(worse, role)
                 yield f'{role} agent dies, its journal is lost', self.forget(self.die(worse, role), role)
+
+    def power(self, worse):
+        """A host loses its power, and with it the guest if that runs there. What others hear of a job is that it failed."""
+        for role in ROLES:
+            if worse.host(role) == UP and not (worse.cursor.status.terminal and not worse.debts):
+                for hv in self.world.power_off(worse.world, role):
+                    yield f'{role} loses its power', self.job_ends(self.die(worse, role).with_host(role, DARK)._replace(world=hv), 'failed')
 
     def messages(self, worse):
         """Requests and reports are lost, or come twice."""
@@ -39,7 +56,7 @@ class Trouble:
     def operations(self, worse):
         """An operation fails before or after it took effect; is refused; or its agent dies in it."""
         for op in worse.journal:
-            if op.state != 'accepted' or worse.host(op.role) == DEAD or self.taken(worse, op.role):
+            if op.state != 'accepted' or worse.host(op.role) in LIFELESS or self.taken(worse, op.role):
                 continue
             if op.epoch < worse.seen[ROLES.index(op.role)]:
                 continue
@@ -67,12 +84,17 @@ class Trouble:
                               seen=(0, state.seen[1]) if role == ROLES[0] else (state.seen[0], 0))
 
     def recover(self, state):
-        """Give every (name, next state) in which a host is back: what its agent had not ended is interrupted, and will be told."""
+        """Give every (name, next state) in which a host is back, or somebody says that it is off.
+
+        What the agent of one that is back had not ended is interrupted, and will be told. An attestation is true when it is made.
+        """
         for role in ROLES:
             if state.host(role) in (CUT, BUSY):
                 yield f'{role} is back', state.with_host(role, UP)
-            elif state.host(role) == DEAD:
+            elif state.host(role) in LIFELESS:
+                if state.host(role) == DARK and role not in state.attested and not state.cursor.status.terminal:
+                    yield f'{role} is attested to be off', self.decide(state._replace(attested=state.attested | {role}), stimulus.Recover())
                 lost = {o for o in state.journal if o.role == role and o.state in ('accepted', 'running')}
                 cut = {o._replace(state='interrupted') for o in lost}
                 yield f'{role} agent is back', state.with_host(role, UP)._replace(
-                    journal=state.journal - lost | cut, reports=state.reports | cut)
+                    attested=state.attested - {role}, journal=state.journal - lost | cut, reports=state.reports | cut)

@@ -55,6 +55,10 @@ class World(abc.ABC):
         """Give what the hypervisors may do by themselves: (name, what is true afterwards, outcome of the job's call or '')."""
         return ()
 
+    def power_off(self, hv, role):
+        """Give what may be true after a host has lost its power; a job of the hypervisors that needed it has ended."""
+        return ()
+
     def cancel(self, hv):
         """Give what is true after the job was cancelled, or None if there is none to cancel."""
         return
