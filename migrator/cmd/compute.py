@@ -1,26 +1,23 @@
 """migrator-compute: the agent of one hypervisor."""
-import sys
+from migrator.cmd import daemon
+
+PROGRAM = 'migrator-compute'
+
+
+def build(argv, held):
+    """Make the agent, the only one on this host. See daemon.main."""
+    from migrator import config, service
+    from migrator.compute.service import ComputeService
+    from migrator.rpc import transport
+
+    conf = config.setup(argv, PROGRAM)
+    held.enter_context(service.only_one(ComputeService.lock_path(conf)))
+    return ComputeService(conf, transport.get_transport(conf))
 
 
 def main(argv=None):
     """Run the agent until it is told to end. argv: arguments without the program's name. Does not return."""
-    from migrator import concurrency
-    concurrency.setup()  # before anything else is imported: what is imported before the patch stays unpatched
-
-    from oslo_config import cfg
-
-    from migrator import config, exceptions, service
-    from migrator.compute.service import ComputeService
-    from migrator.rpc import transport
-
-    try:
-        conf = config.setup(sys.argv[1:] if argv is None else argv, 'migrator-compute')
-        with service.only_one(ComputeService.lock_path(conf)):
-            code = service.run(ComputeService(conf, transport.get_transport(conf)))
-    except (cfg.Error, exceptions.MigratorError, OSError) as error:
-        print(f'migrator-compute: {error}', file=sys.stderr)
-        code = 1
-    service.leave(code)
+    daemon.main(PROGRAM, build, argv)
 
 
 if __name__ == '__main__':
