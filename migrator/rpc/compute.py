@@ -9,7 +9,7 @@ class ComputeAPI:
 
     Version history:
 
-    * 1.0 - the eight methods of live migration, instances, locate_instance, get_operation, abort and force_complete.
+    * 1.0 - the first release: the eight methods of live migration, instances, locate_instance, get_operation, abort, force_complete, audit.
 
     Every method takes the request's context and the host that is meant. All raise `errors.NoAnswer` (it may have arrived),
     `errors.NotDelivered` (it has not), and what the agent answers with: AgentError and its subclasses, InvalidRequest. Those that take an

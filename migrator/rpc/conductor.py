@@ -21,7 +21,7 @@ class ConductorAPI:
 
     Version history:
 
-    * 1.0 - live migrations, hosts, instances.
+    * 1.0 - the first release: migrations, recover, audit, debts, hosts, instances.
 
     Every method raises the conductor's errors by class (`migrator.exceptions`), and Unavailable if no conductor answers.
     Reads may be repeated at will. What changes something takes a request_id, and a repetition with the same one returns what the first

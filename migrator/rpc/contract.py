@@ -4,7 +4,7 @@ A method's `kind` tells how it is issued: CALL is a short blocking request witho
 (acknowledged at once, its outcome comes back through `operation_finished`). `timeout` is in seconds and is the time for an answer to
 a CALL, or for the acknowledgement of a SPAWN; it says nothing about how long the work takes.
 
-A method or an argument that comes later raises the minor version and says in which it came. The arguments that a method was born with
+Whatever is there before the first release is 1.0: no peer without it exists. A method or an argument that comes after that raises the minor version and says in which it came. The arguments that a method was born with
 are needed; later ones are left out for a peer that does not know them, and must be such that the request is right without them.
 """
 import dataclasses
@@ -18,11 +18,11 @@ TOPIC_COMPUTE = 'migrator-compute'
 #: Largest request that is accepted, in bytes of JSON.
 MAX_PAYLOAD = 1 << 20
 
-#: 1.0 - the first version: the eight methods of seed 000, instances, locate, operations.
+#: 1.0 - the first release: the eight methods of seed 000, instances, locate, operations, audit.
 COMPUTE_VERSION = '1.0'
-#: 1.0 - live_migrate, show, list, abort, force_complete, recover, hosts, instances (namespace None).
+#: 1.0 - the first release: migrations, recover, audit, debts, hosts, instances (namespace None).
 CONDUCTOR_VERSION = '1.0'
-#: 1.0 - operation_finished, heartbeat (namespace `agent`), what agents tell the conductor.
+#: 1.0 - the first release: operation_finished, heartbeat (namespace `agent`), what agents tell the conductor.
 AGENT_NAMESPACE = 'agent'
 AGENT_VERSION = '1.0'
 
