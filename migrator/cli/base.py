@@ -68,9 +68,21 @@ class Displayed(Request):
 
 
 class ListCommand(Displayed, lister.Lister):
-    """A list of views. nothing: what is said on standard error in place of an empty table."""
+    """A list of views.
+
+    columns: of the table, few enough for 120 characters. long: all of them, for --long, -c and CSV. nothing: what is said on standard error
+    in place of an empty table.
+    """
 
     nothing = 'there is nothing to list'
+    long = ()
+
+    def get_parser(self, prog_name):
+        """Add --long where there is more than the table shows."""
+        parser = super().get_parser(prog_name)
+        if self.long:
+            parser.add_argument('--long', action='store_true', help='all columns')
+        return parser
 
     def produce_output(self, parsed_args, column_names, data):
         """Write the list; an empty table would be an empty line."""
@@ -88,9 +100,10 @@ class ListCommand(Displayed, lister.Lister):
         shown = self.shown(parsed_args)
         return self.names(parsed_args, shown), [[column.cell(view) for column in shown] for view in views]
 
-    def shown(self, _parsed):
+    def shown(self, parsed):
         """Give the columns of tables and CSV."""
-        return self.columns
+        everything = self.long and (parsed.long or parsed.formatter != 'table' or parsed.columns or parsed.sort_columns)
+        return self.long if everything else self.columns
 
 
 class ShowCommand(Displayed, show.ShowOne):

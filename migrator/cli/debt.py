@@ -14,13 +14,13 @@ LIST = (
     output.Column('instance_name', 'Instance', of=output.guest),
     output.Column('action', 'Cleanup'),
     output.Column('state', 'State', of=state),
-    output.Column('created_at', 'Since', output.moment),
 )
-SHOW = (
+ALL = (
     *LIST[:3],
     output.Column('instance_uuid', 'Instance UUID'),
     output.Column('migration_id', 'Migration'),
     *LIST[3:],
+    output.Column('created_at', 'Since', output.moment),
     output.Column('attempts', 'Attempt'),
     output.Column('reason', 'Reason'),
     output.Column('written_off_at', 'Written off', output.moment),
@@ -37,6 +37,7 @@ class DebtList(base.ListCommand):
     """
 
     columns = LIST
+    long = ALL
     nothing = 'no host owes anything'
 
     def add_arguments(self, parser):
@@ -56,7 +57,7 @@ class DebtWriteOff(base.ShowCommand):
     recorded with your name; should the host come back after all, `migrator audit` names what is left there.
     """
 
-    columns = SHOW
+    columns = ALL
 
     def add_arguments(self, parser):
         """Name the debt, and ask for the reason."""

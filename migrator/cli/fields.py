@@ -31,8 +31,8 @@ def _if_set(flag):
 KIND = Column('kind', 'Kind', output.kind)
 INSTANCE = Column('instance_name', 'Instance', of=output.guest)
 
-#: The result of a list; KIND comes second where kinds are mixed.
-LIST = (
+#: All columns of a list; KIND comes second where kinds are mixed. What a table of 120 characters has no room for is there with --long.
+LONG = (
     Column('id', 'ID'),
     INSTANCE,
     Column('source_host', 'From'),
@@ -42,7 +42,9 @@ LIST = (
     Column('reason', 'Reason', of=lambda view: view['error'] or view['reason']),
     Column('created_at', 'Created', output.moment),
 )
-LIST_KINDS = (LIST[0], KIND, *LIST[1:])
+LONG_KINDS = (LONG[0], KIND, *LONG[1:])
+LIST = LONG[:6]
+LIST_KINDS = LONG_KINDS[:6]
 
 SHOW = (
     Column('id', 'ID'),

@@ -1,7 +1,7 @@
 """migrator host …: what the hosts are, and which of them take new work."""
 from migrator.cli import arguments, base, output
 
-LIST = (
+ALL = (
     output.Column('name', 'Name'),
     output.Column('state', 'State'),
     output.Column('enabled', 'Enabled', output.yes),
@@ -17,6 +17,8 @@ LIST = (
     output.Column('last_seen', 'Last seen', output.moment),
 )
 
+LIST = tuple(column for column in ALL if column.key not in ('hypervisor_type', 'hypervisor_version', 'cpus', 'availability_zone'))
+
 SHOW = (
     output.Column('name', 'Name'),
     output.Column('state', 'State'),
@@ -24,7 +26,7 @@ SHOW = (
     output.Column('disabled_reason', 'Disabled because'),
     output.Column('draining', 'Agent stopping', output.yes, of=lambda view: view.get('draining', False)),
     output.Column('hypervisor_name', 'Name at the hypervisor'),
-    *LIST[3:],
+    *ALL[3:],
     output.Column('process_id', 'Agent process'),
 )
 
@@ -33,6 +35,7 @@ class HostList(base.ListCommand):
     """List all hosts."""
 
     columns = LIST
+    long = ALL
 
     def ask(self, _parsed):
         """Ask for the hosts."""

@@ -31,7 +31,7 @@ def sighting(found):
     return f'{output.plain(found["state"])} on {output.plain(found["host"])}' if found else ''
 
 
-LIST = (
+ALL = (
     output.Column('name', 'Name'),
     output.Column('uuid', 'UUID'),
     output.Column('host', 'Host'),
@@ -42,11 +42,13 @@ LIST = (
     output.Column('debts', 'Debts'),
 )
 
+LIST = tuple(column for column in ALL if column.key != 'locked_by')
+
 SHOW = (
-    *LIST[:6],
+    *ALL[:6],
     output.Column('disks', 'Disks', disks),
     output.Column('managed', 'Made by migrator', output.yes),
-    *LIST[6:],
+    *ALL[6:],
     output.Column('sighting', 'Also seen', sighting),
     output.Column('updated_at', 'Updated', output.moment),
 )
@@ -56,6 +58,7 @@ class InstanceList(base.ListCommand):
     """List all instances, by name."""
 
     columns = LIST
+    long = ALL
 
     def add_arguments(self, parser):
         """Say which ones."""

@@ -4,6 +4,7 @@ Every error is one line on standard error, `migrator: NameOfError: sentence`, wi
 traceback appears only with --debug. Nothing heavy is imported before a command is known to need it.
 """
 import argparse
+import difflib
 import importlib.metadata
 import logging
 import os
@@ -128,10 +129,10 @@ class App(app.App):
         try:
             factory, name, rest = self.command_manager.find_command(argv)
         except ValueError:
-            words = ' '.join(arg for arg in argv if not arg.startswith('-'))
-            near = self.get_fuzzy_matches(words or argv[0])[:4]
-            hint = f'; did you mean {" or ".join(near)}?' if near else ''
-            raise exceptions.InvalidRequest(f'there is no command {words or argv[0]}{hint}') from None
+            words = [arg for arg in argv if not arg.startswith('-')] or argv[:1]
+            near = suggestions(words, [name for name, _ in self.command_manager])
+            hint = f'did you mean {listed(near)}?' if near else f'`{self.NAME} --help` lists them'
+            raise exceptions.InvalidRequest(f'there is no command {" ".join(words[:2])}; {hint}') from None
         command = factory(self, self.options, cmd_name=name)
         parser = command.get_parser(f'{self.NAME} {name}')
         try:
@@ -164,6 +165,20 @@ class App(app.App):
             self._api.close()
         except Exception:  # the answer has been given; what fails here concerns nobody
             LOG.debug('the connection could not be closed', exc_info=True)
+
+
+def suggestions(words, names):
+    """Give the names of commands that may have been meant: those of the group that is named or nearly so, the likeliest if one is near."""
+    groups = difflib.get_close_matches(words[0].replace('_', '-'), {name.split()[0] for name in names}, 1)
+    verbs = {name.partition(' ')[2]: name for name in sorted(names) if name.split()[0] in groups}
+    near = difflib.get_close_matches(words[1].replace('_', '-'), verbs, 3) if len(words) > 1 else []
+    return [verbs[verb] for verb in near or verbs]
+
+
+def listed(names):
+    """Write names of commands as `a`, `b` or `c`."""
+    *most, last = [f'`{name}`' for name in names]
+    return f'{", ".join(most)} or {last}' if most else last
 
 
 def main(argv=None):

@@ -54,14 +54,14 @@ class MigrationList(base.ListCommand):
             filters['kind'] = 'live_migration'
         return pages(lambda limit, marker: self.api.list(filters, limit, marker), 'id', parsed.limit)
 
+    columns = fields.LIST
+    long = fields.LONG
+
     def shown(self, parsed):
         """Show the kind where kinds are mixed."""
-        return fields.LIST_KINDS if parsed.all_kinds or parsed.needs_attention else fields.LIST
-
-    @property
-    def columns(self):
-        """All columns, for an empty list."""
-        return fields.LIST_KINDS
+        if parsed.all_kinds or parsed.needs_attention:
+            self.columns, self.long = fields.LIST_KINDS, fields.LONG_KINDS
+        return super().shown(parsed)
 
 
 def pages(ask, key, limit=None):

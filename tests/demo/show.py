@@ -12,6 +12,7 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
+from migrator.cli.output import STATUS_WORDS
 from migrator.states import Status
 
 MIB = 1 << 20
@@ -20,11 +21,6 @@ PLAIN_WIDTH = 132
 BAR_WIDTH = 32
 #: Columns from which on steps and reasons stand side by side.
 WIDE = 100
-WORDS = {
-    Status.QUEUED: 'waiting for its turn', Status.CHECKING: 'checking both hosts', Status.PREPARING: 'preparing the destination',
-    Status.RUNNING: 'copying', Status.POST_COPY: 'copying the rest after the switch', Status.WAITING: 'waiting for an operator',
-    Status.FINISHING: 'arrived, tidying up', Status.UNDOING: 'undoing', Status.NEEDS_OPERATOR: 'needs an operator',
-    Status.COMPLETED: 'completed', Status.FAILED: 'failed', Status.CANCELLED: 'cancelled'}
 
 
 def words_of(view):
@@ -35,7 +31,8 @@ def words_of(view):
             return 'copying the disk'
         if job['memory_processed'] or job['iteration'] > 1:
             return f'copying memory, round {max(1, job["iteration"])}'
-    return WORDS[status]
+        return 'copying'
+    return STATUS_WORDS[status]
 
 
 def share_of(view, what):

@@ -10,12 +10,28 @@ from tests.unit.cli.support import INSTANCE, MIGRATION, Answers, CommandCase, ho
 class HostTest(CommandCase):
 
     def test_a_list_is_a_table_in_words(self):
-        result = self.run_cli('host', 'list', hosts=[host(), host('host-b', state='down', enabled=False)])
+        result = self.run_cli('host', 'list', '--long', hosts=[host(), host('host-b', state='down', enabled=False)])
         self.assertEqual((0, ''), (result.code, result.err))
         rows = [[cell.strip() for cell in line.split('|')[1:-1]] for line in result.out.splitlines() if line.startswith('|')]
         self.assertEqual(['Name', 'State', 'Enabled', 'Hypervisor', 'Version', 'CPUs', 'Memory', 'Free'], rows[0][:8])
         self.assertEqual(['host-a', 'up', 'yes', 'QEMU', '7.2.0', '32', '64 GiB', '1.5 GiB'], rows[1][:8])
         self.assertEqual(['host-b', 'down', 'no'], rows[2][:3])
+
+    def test_tables_fit_into_120_characters(self):
+        """Given names as long as they usually are, a table needs no wider window, and --long has the rest."""
+        moving = migration('needs_operator', instance_name='database-0123', source_host='compute-012', destination_host='compute-345',
+                           reason='a host that must be heard does not answer')
+        debt = {'id': MIGRATION, 'host': 'compute-012', 'instance_name': 'db-0123', 'action': 'rollback_live_migration_at_destination',
+                'written_off_at': '', 'refused': False, 'created_at': '2026-01-31T12:00:00.123Z'}
+        for line, more, answer in (
+                ('host list', 'QEMU', {'hosts': [host('compute-012')]}),
+                ('instance list', 'Locked by', {'instances': [instance('database-0123', host='compute-012')]}),
+                ('migration list', 'must be heard', {'list': [moving]}), ('debt list', 'Migration', {'debts': [debt]}),
+                ('migration list --all-kinds', 'must be heard', {'list': [moving]})):
+            short, long = self.run_cli(*line.split(), **answer).out, self.run_cli(*line.split(), '--long', **answer).out
+            self.assertLessEqual(max(map(len, short.splitlines())), 120, short)
+            self.assertNotIn(more, short)
+            self.assertIn(more, long)
 
     def test_json_and_yaml_carry_the_whole_view(self):
         views = [host()]

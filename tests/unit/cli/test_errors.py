@@ -27,6 +27,8 @@ class ErrorTest(CommandCase):
         self.assert_refused(self.run_cli('host', 'list', hosts=RuntimeError('oh')), 1, 'RuntimeError', 'oh')
 
     def test_a_traceback_comes_on_demand_only(self):
+        for error in (exceptions.HostDown('gone'), RuntimeError('oh')):
+            self.assertNotIn('Traceback', self.run_cli('host', 'list', hosts=error).err)
         result = self.run_cli('--debug', 'host', 'list', hosts=exceptions.HostDown('gone'))
         self.assertEqual(4, result.code)
         self.assertIn('Traceback (most recent call last)', result.err)
@@ -56,7 +58,9 @@ class BadInputTest(CommandCase):
                 (create + '--kernel k', 'kernel'), (create + '--initrd /i --disk target=vda,size=1G', '--kernel'),
                 (create + '--kernel /k --uuid 12', 'uuid'), ('instance stop web-1 --grace=-2', '--grace'),
                 ('instance list --state odd', 'odd'), ('host list --format xml', 'xml'), ('hots list', 'hots list'),
-                ('host', 'did you mean')):
+                ('host', 'did you mean `host disable`, `host enable`, `host list` or `host show`?'),
+                ('instance lst', 'there is no command instance lst; did you mean `instance list`?'),
+                ('live_migrate web-1', 'did you mean `live-migrate`?'), ('frobnicate', '`migrator --help` lists them')):
             result = self.run_cli(*line.split())
             self.assert_refused(result, 2, 'InvalidRequest', words)
             self.assertEqual([], result.calls, line)
