@@ -4,8 +4,9 @@ A method's `kind` tells how it is issued: CALL is a short blocking request witho
 (acknowledged at once, its outcome comes back through `operation_finished`). `timeout` is in seconds and is the time for an answer to
 a CALL, or for the acknowledgement of a SPAWN; it says nothing about how long the work takes.
 
-Whatever is there before the first release is 1.0: no peer without it exists. A method or an argument that comes after that raises the minor version and says in which it came. The arguments that a method was born with
-are needed; later ones are left out for a peer that does not know them, and must be such that the request is right without them.
+Whatever is there before the first release is 1.0: no peer without it exists. A method or an argument that comes after that raises
+the minor version and says in which it came. The arguments that a method was born with are needed; later ones are left out for a peer
+that does not know them, and must be such that the request is right without them.
 """
 import dataclasses
 import enum
