@@ -135,3 +135,30 @@ def leftovers_of(told):
     left = [f'audit: {f["kind"]} of {f["resource"]} at {f["host"]}: {f["what"]}' for f in told['findings']]
     left += [f'audit: debt at {d["host"]}: {d["action"]}' for d in told['debts']]
     return left + [f'audit: {h["host"]} could not be audited: {h["why"]}' for h in told['not_audited']]
+
+
+def report(results, say):
+    """Print the results."""
+    def counted(numbers):
+        return ', '.join(f'{name} {number}' for name, number in sorted(numbers.items())) or 'none'
+    say('')
+    say(f'{results["migrations"]} migrations ended: {counted(results["outcomes"])}')
+    say(f'{results["faults"]} faults: {counted(results["kinds"])}; {results["left_out"]} more found no target')
+    say(f'besides {counted(results["asked"])}; refused: {counted(results["refused"])}')
+    say(f'{results["looks"]} looks at everything, {results["blind"]} more while the database or a host could not be asked')
+    for words, at in results['violations'].items():
+        say(f'VIOLATION after {at:g} s: {words}')
+    say(f'{len(results["violations"])} violations; seed {results["seed"]}; {results["seconds"]} s')
+
+
+@contextlib.contextmanager
+def evidence(stage, results, say):
+    """Keep logs and world in a folder when something was found, or when the with-block raises. results: a dict that it fills."""
+    try:
+        yield
+    finally:
+        if results.get('violations', True):
+            folder = pathlib.Path(tempfile.mkdtemp(prefix='migrator-soak-'))
+            stage.keep(folder)
+            (folder / 'results.json').write_text(json.dumps(results, indent=1))
+            say(f'logs and what else there is to see: {folder}')
