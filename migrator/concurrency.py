@@ -7,6 +7,7 @@ library that blocks, fsync, a callback from a thread that the hub does not know 
 the native primitives below. A native thread must never touch a green lock, because waking a greenlet from another thread hangs both.
 """
 import atexit
+import collections
 import importlib
 import logging
 import os
@@ -153,11 +154,15 @@ def spawn(fn, *args, **kwargs):
 
 
 class Pool:
-    """At most `size` (green) threads at once; a full pool refuses instead of queueing, so that the caller can say so."""
+    """At most `size` (green) threads at once.
+
+    A full pool refuses what `try_spawn` brings, so that the caller can say so, and keeps what `queue` brings until a thread is free.
+    """
 
     def __init__(self, size):
         self.size = size
         self._running = 0
+        self._waiting = collections.deque()
         self._changed = threading.Condition()
 
     @property
@@ -172,6 +177,21 @@ class Pool:
             if self._running >= self.size:
                 return False
             self._running += 1
+        return self._start(fn, args, kwargs)
+
+    def queue(self, fn, *args, **kwargs):
+        """Run `fn` as soon as there is room, in the order of asking. What waits comes before whatever `try_spawn` brings.
+
+        Returns False, and will run nothing, if the system has no thread to give. Errors in `fn` as for try_spawn.
+        """
+        with self._changed:
+            if self._running >= self.size:
+                self._waiting.append((fn, args, kwargs))
+                return True
+            self._running += 1
+        return self._start(fn, args, kwargs)
+
+    def _start(self, fn, args, kwargs):
         try:
             threading.Thread(target=self._run, args=(fn, args, kwargs), name=getattr(fn, '__name__', 'pooled'), daemon=True).start()
         except RuntimeError:  # the system has no more threads
@@ -190,11 +210,25 @@ class Pool:
                 self._changed.wait(left)
         return True
 
-    def _run(self, fn, args, kwargs):
-        try:
-            fn(*args, **kwargs)
-        finally:
+    def _run(self, *call):
+        while call:
+            fn, args, kwargs = call
+            try:
+                fn(*args, **kwargs)
+            except Exception:  # noqa: BLE001 - handed to whoever looks after threads that die; this one goes on with what waits
+                threading.excepthook(threading.ExceptHookArgs((*sys.exc_info(), threading.current_thread())))
+            except BaseException:
+                self._leave()
+                raise
+            call = self._following()
+
+    def _following(self):
+        """Take the first call that waits, or give the place back."""
+        with self._changed:
+            if self._waiting:
+                return self._waiting.popleft()
             self._leave()
+        return None
 
     def _leave(self):
         with self._changed:

@@ -35,7 +35,7 @@ CONDUCTOR_OPTS = [
     cfg.FloatOpt('sweep_interval', default=1.0, min=0.05,
                  help='Seconds between two looks for workflows that are due. Normal progress comes by events and does not wait for it.'),
     cfg.IntOpt('sweep_batch', default=200, min=1, help='How many due workflows one look takes at most.'),
-    cfg.FloatOpt('claim_seconds', default=8.0, min=1.0,
+    cfg.FloatOpt('claim_seconds', default=5.0, min=1.0,
                  help='For how long a conductor that works on a workflow keeps others away from it. A conductor that dies is '
                       'replaced after this time at the latest.'),
     cfg.FloatOpt('host_down_after', default=20.0, min=0.5,

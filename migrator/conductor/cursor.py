@@ -96,7 +96,7 @@ class Action:
 class Policy:
     """The numbers that decisions depend on, frozen into the migration when it is requested. Seconds, but for step_attempts."""
 
-    claim: float = 8.0
+    claim: float = 5.0
     poll: float = 30.0
     retry: float = 2.0
     observe: float = 2.0

@@ -5,7 +5,7 @@ Thin on purpose: arguments are checked and turned into values, the work is done 
 from oslo_log import log
 
 from migrator import exceptions
-from migrator.conductor import stimulus
+from migrator.conductor import later, stimulus
 from migrator.conductor.agents import Reply, plan_of
 from migrator.conductor.compatible import compatible
 from migrator.conductor.db import catalogue, debts, hosts, views
@@ -194,10 +194,10 @@ class UserEndpoint:
         return self._accepted(context, self.requests.instance_delete(context, text(instance, 'instance'), request_key(request_id)))
 
     def _accepted(self, context, asked):
-        """Answer at once and go on in another thread; if there is no room for one, the sweep takes it up within seconds."""
+        """Answer at once and go on in another thread."""
         row, transition = asked
-        if transition is not None and not self.pool.try_spawn(self.engine.go_on, row.id, transition):
-            LOG.warning('all workers are busy; migration %s begins with the next sweep', row.id)
+        if transition is not None:
+            later.go_on(self.engine, self.pool, row.id, transition)
         return views.migration_view(row)
 
 
@@ -220,8 +220,8 @@ class AgentEndpoint:
             raise exceptions.InvalidRequest(f'report.state: {report.state} is no end of an operation')
         if not self.payments.finished(report):
             transition = self.engine.operation_finished(report)
-            if transition is not None and not self.pool.try_spawn(self.engine.go_on, report.migration_id, transition):
-                LOG.warning('all workers are busy; migration %s goes on with the next sweep', report.migration_id)
+            if transition is not None:
+                later.go_on(self.engine, self.pool, report.migration_id, transition)
         return {'acknowledged': True}
 
     @server.exposed(contract.AGENT)

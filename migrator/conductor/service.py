@@ -8,8 +8,8 @@ import time
 from oslo_log import log
 
 from migrator import concurrency, exceptions, service
-from migrator.conductor import stimulus
-from migrator.conductor.agents import Agents, Reply
+from migrator.conductor import later
+from migrator.conductor.agents import Agents
 from migrator.conductor.db import ledger, schema
 from migrator.conductor.db.database import Database
 from migrator.conductor.engine import Engine
@@ -57,6 +57,7 @@ class ConductorService(service.Service):
         self._serving = False
         self._sweeper = None
         self._refresh_at = 0.0
+        self._waking = set()        # due, and waiting for a worker
 
     def start(self):
         """Check the schema, hear requests and begin to sweep. Waits for the database; SchemaMismatch if it is not this code's."""
@@ -109,13 +110,16 @@ class ConductorService(service.Service):
                 LOG.exception('The sweep failed; it goes on')
 
     def sweep(self):
-        """Take up every workflow and debt that is due, as far as there are workers."""
+        """Take up every workflow that is due, in turn with what agents report, and debts if a worker is free."""
         if time.monotonic() >= self._refresh_at:
             self._refresh_at = time.monotonic() + REFRESH_SECONDS
             self.versions.refresh()
         for migration_id in self.database.run(lambda tx: ledger.due(tx, self.settings.sweep_batch)):
-            if not self.pool.try_spawn(self._wake, migration_id):
-                return
+            if migration_id not in self._waking:
+                self._waking.add(migration_id)
+                if not self.pool.queue(self._wake, migration_id):
+                    self._waking.discard(migration_id)
+                    return
         if not self.pool.try_spawn(self._collect):
             LOG.warning('all workers are busy; debts wait')
 
@@ -130,11 +134,7 @@ class ConductorService(service.Service):
             LOG.exception('debts will be looked at again')
 
     def _wake(self, migration_id):
-        try:
-            self.engine.handle(migration_id, Reply(stimulus.Due()))
-        except exceptions.Unavailable as error:
-            LOG.debug('migration %s will be looked at again: %s', migration_id, error)
-        except exceptions.MigratorError as error:
-            LOG.warning('migration %s will be looked at again: %s', migration_id, error)
-        except Exception:
-            LOG.exception('migration %s will be looked at again', migration_id)
+        self._waking.discard(migration_id)
+        if self._stop.is_set():
+            return      # it is due for every conductor
+        later.wake(self.engine, migration_id)

@@ -25,6 +25,9 @@ LOG = log.getLogger(__name__)
 #: Longest pause, in seconds, between two attempts to report.
 LONGEST_PAUSE = 30.0
 
+#: How many unacknowledged reports are repeated at once.
+AT_ONCE = 8
+
 #: Seconds between two clean-ups of the journal.
 PRUNE_INTERVAL = 3600.0
 
@@ -212,8 +215,8 @@ class OperationServer:
     def _report_for_ever(self):
         """Repeat what was not acknowledged, with growing pauses; and clean the journal up now and then.
 
-        One at a time, and a round ends at the first failure: when no conductor answers one report, none will answer the others. The
-        failed one goes to the end of the line, so that one which is refused for ever holds up nobody.
+        A few at once, and a round ends when none of these was acknowledged: then no conductor will answer the others either. What failed
+        goes to the end of the line, so that one which is refused for ever holds up nobody.
         """
         prune_at = self._clock() + PRUNE_INTERVAL
         while not self._stopped:
@@ -228,17 +231,20 @@ class OperationServer:
                 self._pause = min(LONGEST_PAUSE, self._pause * 2 or self._report_interval) if failed else 0.0
 
     def _repeat(self):
-        """Tell what is waiting, up to the first failure; returns True if there was one."""
-        for op_id, operation in list(self._unreported.items()):
-            if self._stopped:
-                return False
-            told = self._tell(operation)
+        """Tell what is waiting, AT_ONCE at a time, as long as one of these is acknowledged; returns True if one was not."""
+        waiting, failed = list(self._unreported.values()), False
+        while waiting and not self._stopped:
+            part, waiting = waiting[:AT_ONCE], waiting[AT_ONCE:]
+            told = [telling.wait() for telling in [concurrency.spawn(self._tell, operation) for operation in part]]
             with self._changed:
-                del self._unreported[op_id]
-                if not told:
-                    self._unreported[op_id] = operation
-                    return True
-        return False
+                for operation, heard in zip(part, told, strict=True):
+                    del self._unreported[operation.op_id]
+                    if not heard:
+                        self._unreported[operation.op_id] = operation
+            failed = failed or not all(told)
+            if not any(told):
+                break
+        return failed
 
     # --- ending ---
 

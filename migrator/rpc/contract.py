@@ -95,7 +95,7 @@ COMPUTE = {m.name: m for m in (
 
 #: What agents call on the conductor, namespace AGENT_NAMESPACE.
 AGENT = {m.name: m for m in (
-    Method('operation_finished', Kind.CALL, 10, ('report',), 'Report of an operation; repeated until it is acknowledged'),
+    Method('operation_finished', Kind.CALL, 5, ('report',), 'Report of an operation; repeated until it is acknowledged'),
     Method('heartbeat', Kind.CALL, 10, ('heartbeat',), 'alive, inventory, progress; answers {resync: bool}'),
 )}
 

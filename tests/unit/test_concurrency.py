@@ -42,6 +42,27 @@ class PoolTest(testtools.TestCase):
         self.assertEqual(0, pool.running)
         self.assertTrue(pool.try_spawn(lambda: None))
 
+    def test_what_is_queued_runs_in_turn_and_before_what_may_be_refused(self):
+        pool, go, done = concurrency.Pool(1), threading.Event(), []
+        self.assertTrue(pool.queue(go.wait, 5))
+        self.assertEqual([True, True], [pool.queue(done.append, number) for number in (1, 2)])
+        self.assertFalse(pool.try_spawn(done.append, 3))
+        self.assertEqual([], done)
+        go.set()
+        self.assertTrue(pool.wait_all(5))
+        self.assertEqual([1, 2], done)
+
+    def test_an_error_does_not_keep_back_what_waits(self):
+        pool, go, seen, done = concurrency.Pool(1), threading.Event(), [], []
+        before, threading.excepthook = threading.excepthook, lambda args: seen.append(args.exc_type)
+        self.addCleanup(setattr, threading, 'excepthook', before)
+        pool.queue(go.wait, 5)
+        pool.queue({}.__getitem__, 'x')
+        pool.queue(done.append, 1)
+        go.set()
+        self.assertTrue(pool.wait_all(5))
+        self.assertEqual(([KeyError], [1]), (seen, done))
+
     def test_an_error_gives_the_place_back(self):
         pool = concurrency.Pool(1)
         seen = []

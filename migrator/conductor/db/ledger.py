@@ -66,29 +66,37 @@ def operation_id(owner, cursor):
     return f'{owner}/{cursor.step}/{cursor.attempt}'
 
 
-def load(tx, migration_id):
-    """Read one migration with the database's time and both agents. One statement. Raises MigrationNotFound."""
+def attested(agent):
+    """Tell, within a query on migrations, whether a host counts as off. agent: its service row; it must not have been heard of since."""
+    return sa.select(sa.func.count()).where(
+        attestation.c.migration_id == migration.c.id, attestation.c.host == agent.c.host, attestation.c.void_at.is_(None),
+        attestation.c.at >= agent.c.last_seen).correlate(migration, agent).scalar_subquery()
+
+
+def _loading():
     src, dst = service.alias('src'), service.alias('dst')
-    row = tx.execute(
+    return (
         sa.select(migration, now_ms().label('now'), src.c.process_id.label('src_process'), src.c.monotonic.label('src_monotonic'),
                   src.c.last_seen.label('src_seen'), src.c.places.label('src_places'), dst.c.process_id.label('dst_process'),
                   dst.c.monotonic.label('dst_monotonic'),
                   dst.c.last_seen.label('dst_seen'), dst.c.places.label('dst_places'), attested(src).label('src_dead'),
                   attested(dst).label('dst_dead'))
         .outerjoin(src, src.c.host == migration.c.source_host).outerjoin(dst, dst.c.host == migration.c.destination_host)
-        .where(migration.c.id == migration_id)).first()
+        .where(migration.c.id == sa.bindparam('wanted')))
+
+
+#: What `load` asks. It is asked at each transition, and putting it together takes as long as running it.
+_LOAD = _loading()
+
+
+def load(tx, migration_id):
+    """Read one migration with the database's time and both agents. One statement. Raises MigrationNotFound."""
+    row = tx.execute(_LOAD, {'wanted': migration_id}).first()
     if row is None:
         raise exceptions.MigrationNotFound(f'there is no migration {migration_id}')
     return Record(row, row.now, cursor_of(row), Policy(**row.policy),
                   address(row.now, row.src_process, row.src_monotonic, row.src_seen, row.src_places, bool(row.src_dead)),
                   address(row.now, row.dst_process, row.dst_monotonic, row.dst_seen, row.dst_places, bool(row.dst_dead)))
-
-
-def attested(agent):
-    """Tell, within a query on migrations, whether a host counts as off. agent: its service row; it must not have been heard of since."""
-    return sa.select(sa.func.count()).where(
-        attestation.c.migration_id == migration.c.id, attestation.c.host == agent.c.host, attestation.c.void_at.is_(None),
-        attestation.c.at >= agent.c.last_seen).correlate(migration, agent).scalar_subquery()
 
 
 def address(now, process_id, monotonic, last_seen, places, dead=False):
