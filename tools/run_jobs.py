@@ -34,6 +34,8 @@ TEST_JOBS = {
     'faults': ('tests/faults', 2, SLOW, 2400),
 }
 STYLE_SECONDS = 600
+#: How much longer a job may take under --full.
+FULL_FACTOR = 3
 
 
 class Watchdog:
@@ -178,6 +180,7 @@ def count(stream):
 def run_tests(watchdog, job, only):
     """Run one job of tests with stestr; return (passed, failed, skipped)."""
     folder, workers, env, seconds = TEST_JOBS[job]
+    seconds *= FULL_FACTOR if os.environ.get('MIGRATOR_TEST_FULL') == '1' else 1
     store = pathlib.Path(os.environ.get('MIGRATOR_TEST_RESULTS', ROOT / '.stestr')) / job
     shutil.rmtree(store, ignore_errors=True)
     store.mkdir(parents=True)
