@@ -12,7 +12,7 @@ from tests.lab import wait_until
 #: migrator's own defaults, over the short times of tests; heartbeats come each second, so that a guest that was moved bare is soon adopted.
 OPTIONS = {
     'DEFAULT': {'debug': False},
-    'conductor': {'claim_seconds': 8, 'sweep_interval': 1, 'retry_interval': 2, 'observe_interval': 2, 'poll_interval': 30,
+    'conductor': {'claim_seconds': 5, 'sweep_interval': 1, 'retry_interval': 2, 'observe_interval': 2, 'poll_interval': 30,
                   'host_down_after': 20, 'host_lost_after': 60, 'max_migrations_per_host': 1000},
     'compute': {'heartbeat_interval': 1.0, 'report_interval': 2, 'progress_interval': 1.0}}
 #: Seconds between two looks at the database while a migration runs.
