@@ -82,13 +82,15 @@ class UserEndpoint:
 
     @server.exposed(contract.CONDUCTOR)
     def force_complete(self, context, migration):
-        """Make a running migration converge. NotPossible unless the hypervisor's job is running."""
+        """Make a running migration converge. NotPossible unless the hypervisor's job is running, HostDown while the source is silent."""
         migration = uuid(migration, 'migration')
         view = self.database.run(lambda tx: views.show_migration(tx, migration))
         if view['kind'] != 'live_migration' or view['status'] != Status.RUNNING.value:
             raise exceptions.NotPossible(f'migration {migration} is {view["status"]}, not running')
-        if not self.agents.compute.force_complete_live_migration(context, view['source_host'], migration, view['instance_uuid']):
-            raise exceptions.NotPossible(f'{view["source_host"]} has no migration job of {view["instance_name"]} to complete')
+        source = view['source_host']
+        self.requests.usable(source, self.database.run(lambda tx: hosts.get_many(tx, [source])), disabled_too=True)
+        if not self.agents.compute.force_complete_live_migration(context, source, migration, view['instance_uuid']):
+            raise exceptions.NotPossible(f'{source} has no migration job of {view["instance_name"]} to complete')
         self.engine.remark(migration, context, 'force_complete', 'the guest was paused so that the migration converges')
         return self.database.run(lambda tx: views.show_migration(tx, migration))
 

@@ -162,7 +162,7 @@ class Requests:
         if row is None:
             raise exceptions.HostNotFound(f'there is no host {host}')
         if self.listened() and not views.is_up(row, self.settings.host_down_after):
-            raise exceptions.HostDown(f'host {host} was last heard of at {views.moment(row.last_seen)}')
+            raise exceptions.HostDown(f'host {host} is down: last heard of at {views.moment(row.last_seen)}')
         if not row.enabled and not disabled_too:
             raise exceptions.HostDisabled(f'host {host} is disabled: {row.disabled_reason}')
 

@@ -89,6 +89,24 @@ class SuccessTest(CloudTestCase):
         self.cloud.assert_clean(guest, 'beta')
 
 
+class SilentSourceTest(CloudTestCase):
+
+    #: Nobody gives the source up while the test asks.
+    options = {'conductor__host_lost_after': 600.0}
+
+    def test_force_complete_while_the_source_is_down(self):
+        """Given a migration whose source is known to be down, then forcing it is refused at once, by name, and not noted."""
+        guest = self.slow_guest()
+        moving = self.api.live_migrate('slow', 'beta')
+        self.cloud.wait_job(guest)
+        self.cloud.wait(moving, 'running')
+        self.cloud.kill_agent('alpha')
+        self.cloud.wait_down('alpha')
+        refused = self.assertRaises(exceptions.HostDown, self.api.force_complete, moving['id'])
+        self.assertIn('host alpha is down: last heard of at 20', str(refused))
+        self.assertNotIn('force_complete', [e['what'] for e in self.api.show(moving['id'])['events']])
+
+
 class FailureTest(testscenarios.WithScenarios, CloudTestCase):
     """Each step fails, before it took effect and after. Posts are repeated; before the switch everything is undone."""
 

@@ -54,7 +54,7 @@ class LiveMigrateTest(ManagerTestCase):
     def test_destination_down(self):
         self.cloud.kill_agent('beta')
         self.cloud.wait_down('beta')
-        self.refused(exceptions.HostDown, 'beta was last heard of at 20', self.api.live_migrate, 'web', 'beta')
+        self.refused(exceptions.HostDown, 'host beta is down: last heard of at 20', self.api.live_migrate, 'web', 'beta')
 
     def test_source_down(self):
         self.cloud.kill_agent('alpha')
