@@ -10,6 +10,11 @@ COLUMNS = (
 )
 
 
+def hosts(count):
+    """Write how many hosts something was done to, up to the verb."""
+    return {0: 'no host was', 1: '1 host was'}.get(count, f'{count} hosts were')
+
+
 class Audit(base.ListCommand):
     """Compare what is on the hosts with what the database knows, and name what nobody answers for. Changes nothing.
 
@@ -33,6 +38,7 @@ class Audit(base.ListCommand):
                   'todo': 'nothing; it is done when the host can'} for d in said['debts']]
         rows += [{'kind': 'not audited', 'host': h['host'], 'resource': '', 'what': h['why'], 'todo': 'audit again when the host is back'}
                  for h in said['not_audited']]
+        self.nothing = f'{hosts(len(said["audited"]))} audited, nothing was found'
         if said['left_off']:
             self.app.complain(f'{said["left_off"]} more findings are not shown')
         return rows
