@@ -1,6 +1,6 @@
 """migrator migration watch: progress bars in a terminal, a line for each change elsewhere."""
 from migrator import exceptions
-from migrator.cli import base, output, waiting
+from migrator.cli import base, exit_codes, output, waiting
 from migrator.cli.migration import migration_id
 from migrator.states import Status
 
@@ -24,10 +24,11 @@ class MigrationWatch(base.Request):
         """Watch, and give the exit code."""
         migrations = list(dict.fromkeys(parsed_args.migrations))
         if not self.app.stdout.isatty():
-            return self._watch(migrations, parsed_args.timeout, Lines(self.app.stdout))
+            return self._end(migrations, self._watch(migrations, parsed_args.timeout, Lines(self.app.stdout)))
         from migrator.cli import progress
         with progress.bars(self.app.stdout, self.app.clock) as display:
-            return self._watch(migrations, parsed_args.timeout, display)
+            known = self._watch(migrations, parsed_args.timeout, display)
+        return self._end(migrations, known)
 
     def _watch(self, migrations, timeout, display):
         poller = waiting.Poller(self.app, timeout)
@@ -40,13 +41,16 @@ class MigrationWatch(base.Request):
             display.update(known)
             going_on = len(known) < len(migrations) or any(not Status(view['status']).terminal for view in known)
             if not going_on or not poller.pause():
-                return self._end(migrations, known)
+                return known
 
     def _end(self, migrations, known):
         if len(known) < len(migrations):
             raise exceptions.Unavailable('no conductor answered in time')
-        codes = [waiting.verdict(view, not Status(view['status']).terminal)[0] for view in known]
-        return next(filter(None, codes), 0)
+        verdicts = [waiting.verdict(view, not Status(view['status']).terminal) for view in known]
+        for code, sentence in verdicts:
+            if code == exit_codes.TIMED_OUT:    # how the others ended stands in their last lines
+                self.app.complain(sentence)
+        return next((code for code, _ in verdicts if code), 0)
 
 
 class Lines:

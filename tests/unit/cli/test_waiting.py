@@ -84,7 +84,10 @@ class WatchTest(CommandCase):
         self.assertEqual(0, result.code)
 
     def test_the_time_is_over(self):
-        self.assertEqual(10, self.run_cli('migration', 'watch', MIGRATION, '--timeout', 3, show=migration()).code)
+        result = self.run_cli('migration', 'watch', MIGRATION, '--timeout', 3, show=migration())
+        self.assertEqual(10, result.code)
+        self.assertEqual(f'migrator: TimedOut: live migration of web-1 (migration {MIGRATION}) goes on; it is running: '
+                         'pre_live_migration done\n', result.err)
 
     def test_nobody_answers_in_time(self):
         result = self.run_cli('migration', 'watch', MIGRATION, '--timeout', 3, show=AWAY)
