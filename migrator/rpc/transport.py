@@ -23,6 +23,9 @@ REMOTE_MODULES = ['migrator.exceptions', 'oslo_messaging.rpc.dispatcher']
 #: Seconds that the first request of a process waits for a connection.
 CONNECT_SECONDS = 5.0
 
+#: Where the URL of the broker belongs if no file of configuration was found.
+DEFAULT_FILE = '/etc/migrator/migrator.conf'
+
 #: Attempts to hand a message over again after a broken connection. None would try for ever.
 RETRIES = 1
 
@@ -41,8 +44,10 @@ _NAMED = {'NoSuchMethod': errors.NoSuchMethod, 'UnsupportedVersion': errors.Unsu
 class Transport:
     """One process's connections to the broker, shared by its servers and clients."""
 
-    def __init__(self, messaging):
+    def __init__(self, messaging, broker=''):
+        """broker: where it is, in words for people, without a password."""
         self.messaging = messaging
+        self.broker = broker
         self._in_memory = messaging._driver.__class__.__module__.endswith('impl_fake')
         self._ready = self._in_memory
         self._probe = None
@@ -63,7 +68,7 @@ class Transport:
         try:
             probe.wait(timeout)
         except TimeoutError:
-            raise errors.NotDelivered(f'the message broker cannot be reached (tried for {timeout:g} s)') from None
+            raise errors.NotDelivered(f'the message broker{self.broker} cannot be reached (tried for {timeout:g} s)') from None
         except (oslo_messaging.MessagingException, OSError, *_NOT_CONNECTED) as error:
             self._probe = None
             raise errors.NotDelivered(f'the message broker cannot be used: {_first_line(error)}') from None
@@ -95,10 +100,20 @@ def get_transport(conf=cfg.CONF, url=None):
             conf.register_opts(options)
     for name, value in RABBIT_DEFAULTS.items():
         cfg.CONF.set_default(name, value, group='oslo_messaging_rabbit')
+    url = url or conf.transport_url
     try:
-        return Transport(oslo_messaging.get_rpc_transport(cfg.CONF, url or conf.transport_url, allowed_remote_exmods=REMOTE_MODULES))
+        messaging = oslo_messaging.get_rpc_transport(cfg.CONF, url, allowed_remote_exmods=REMOTE_MODULES)
+        return Transport(messaging, _place(oslo_messaging.TransportURL.parse(cfg.CONF, url).hosts, getattr(conf, 'config_file', None)))
     except (oslo_messaging.InvalidTransportURL, oslo_messaging.DriverLoadFailure) as error:
         raise exceptions.InvalidRequest(f'transport_url cannot be used: {_first_line(error)}') from None
+
+
+def _place(hosts, files):
+    """Say where the broker is, or that nobody has said so. hosts: of the URL; their names and ports only. files: of the configuration."""
+    named = [host.hostname + (f':{host.port}' if host.port else '') for host in hosts if host.hostname]
+    if named:
+        return f' at {", ".join(named)}'
+    return f' at localhost (no transport_url is set in [DEFAULT] of {", ".join(files or [DEFAULT_FILE])})'
 
 
 class Client:

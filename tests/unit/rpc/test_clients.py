@@ -243,4 +243,14 @@ class BrokerTest(testtools.TestCase):
         self.useFixture(fixtures.FakeLogger())
         self.useFixture(fixtures.MonkeyPatch('migrator.rpc.transport.CONNECT_SECONDS', 0.2))
         way = transport.get_transport(support.make_conf(), 'rabbit://a:b@127.0.0.1:1//')
-        self.assertRaises(errors.NotDelivered, way.connect, 0.2)
+        error = self.assertRaises(errors.NotDelivered, way.connect, 0.2)
+        self.assertEqual('the message broker at 127.0.0.1:1 cannot be reached (tried for 0.2 s)', str(error))
+
+    def test_where_the_broker_is_said_to_be(self):
+        """By host and port, never with a password; if no URL is set, the file where it belongs is named."""
+        unset = ' at localhost (no transport_url is set in [DEFAULT] of /etc/migrator/migrator.conf)'
+        for url, words in (('rabbit://', unset), ('rabbit:///', unset), ('rabbit://a:secret@one,b:hidden@two:5673/', ' at one, two:5673')):
+            self.assertEqual(words, transport.get_transport(support.make_conf(), url).broker)
+        conf = support.make_conf()
+        conf.set_default('config_file', ['/some/where.conf'])
+        self.assertIn('[DEFAULT] of /some/where.conf', transport.get_transport(conf, 'rabbit://').broker)
