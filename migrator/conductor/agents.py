@@ -90,7 +90,7 @@ class Agents:
             return Reply(stimulus.Checked((str(error),)))
         verdict = compatible(source, destination)
         plan = plan_of(row.id, guest, row.source_host, row.destination_host, row.request.get('options', {}), source, destination, verdict)
-        return Reply(stimulus.Checked(verdict.reasons), plan=facts.to_wire(plan))
+        return Reply(stimulus.Checked(verdict.reasons or unusable(plan)), plan=facts.to_wire(plan))
 
     def locate(self, context, host, row, dead=False):
         """Ask one host where the guest is; no answer, or one that cannot tell, is UNREACHABLE. dead: no answer is DEAD.
@@ -173,6 +173,15 @@ def plan_of(migration_id, guest, source_host, destination_host, options, source,
         connection_uri=destination.connection_uri, migration_host=destination.migration_host,
         listen_address=destination.listen_address, disks=verdict.disks, copy=verdict.copy,
         bandwidth_mib=options.get('bandwidth_mib', 0), memory_mib=source.memory_mib)
+
+
+def unusable(plan):
+    """Give the reasons for which no agent would take a plan: found now, for later there would be nobody to refuse it to."""
+    try:
+        facts.from_wire(facts.Plan, facts.to_wire(plan))
+    except exceptions.InvalidRequest as error:
+        return (f'what the source says of the guest cannot be worked with: {error}',)
+    return ()
 
 
 def arguments_of(row, method):

@@ -78,7 +78,8 @@ class Action:
 
     wake_in: seconds. commit: what the catalogue learns in the same transaction. guest_off: the guest was seen stopped.
     guest_lost: it went down with its host.
-    debts: undo or step methods that could not be done and are named as debts. abort_job: the source is told to cancel the job.
+    debts: undo or step methods that could not be done and are owed from now on; owing: why.
+    abort_job: the source is told to cancel the job.
     """
 
     kind: Kind
@@ -89,6 +90,7 @@ class Action:
     guest_off: bool = False
     guest_lost: bool = False
     debts: tuple[str, ...] = ()
+    owing: str = ''
     abort_job: bool = False
 
 

@@ -124,6 +124,11 @@ def rest(at: Situation, cursor: Cursor, reason: str) -> Action:
     return Action(Kind.WAIT, replace(cursor, phase=Phase.RESTING, failures=failures), reason, wake_in=at.backoff(failures))
 
 
+def owe(at: Situation, cursor: Cursor, why: str, **extra) -> Action:
+    """The current step cannot be done now: its host owes it, and the workflow goes on."""
+    return advance(at, cursor, f'{cursor.step} is left for later, as a debt: {why}', debts=(cursor.step,), owing=why, **extra)
+
+
 def abort_words(cursor: Cursor) -> str:
     """Say why it is being aborted."""
     return 'aborted on request' if cursor.abort is AbortCause.USER else 'it took longer than its time limit and was aborted'
@@ -218,7 +223,7 @@ def step_failed(at: Situation, event: stimulus.Finished) -> Action:
         if cursor.attempt < at.policy.step_attempts:
             return rest(at, cursor, said)
         if step.owed:
-            return advance(at, cursor, f'{cursor.step} is named as a debt: {said}', debts=(cursor.step,))
+            return owe(at, cursor, said)
     if event.untouched and cursor.attempt == 1:
         # What stood in the way is not ours: its undo would at best do nothing, and must not get the chance to do more.
         cursor = replace(cursor, begun=tuple(name for name in cursor.begun if name != cursor.step))
@@ -238,7 +243,7 @@ def undo_finished(at: Situation, event: stimulus.Finished) -> Action:
         return rest(at, cursor, said)
     if at.step.undo.vital:
         return rest(at, replace(cursor, status=Status.NEEDS_OPERATOR), said)
-    return advance(at, cursor, f'named as a debt: {said}', debts=(cursor.step,))
+    return owe(at, cursor, event.error or 'the agent was interrupted')
 
 
 def on_alive(at: Situation, _event) -> Action:
@@ -288,11 +293,11 @@ def on_silent(at: Situation, event: stimulus.Silent, refused: str = '') -> Actio
             cursor = replace(cursor, status=Status.NEEDS_OPERATOR)
             return Action(Kind.WAIT, cursor, f'{cursor.step}: {said}', wake_in=at.backoff(cursor.failures))
         # With its host the guest went down, too: there is nothing to resume until the host is back.
-        return advance(at, cursor, f'{cursor.step} is named as a debt: {said}', debts=(cursor.step,), guest_lost=at.step.undo.vital)
+        return owe(at, cursor, said, guest_lost=at.step.undo.vital)
     if at.step.observe:
         return observe(at, replace(cursor, failures=0), said)
     if at.step.owed:
-        return advance(at, cursor, f'{cursor.step} is named as a debt: {said}', debts=(cursor.step,))
+        return owe(at, cursor, said)
     return begin_undo(at, cursor, f'{cursor.step}: {said}')
 
 
@@ -350,7 +355,7 @@ def undo_refused(at: Situation, reason: str) -> Action:
     cursor = replace(at.cursor, status=Status.UNDOING, silent_since=0)
     if cursor.attempt < at.policy.step_attempts:
         return rest(at, cursor, f'{cursor.step} was refused, and is tried again: {reason}')
-    return advance(at, cursor, f'{cursor.step} was refused, and is named as a debt: {reason}', debts=(cursor.step,))
+    return owe(at, cursor, f'it was refused: {reason}')
 
 
 def turned_forward(at: Situation) -> Situation:

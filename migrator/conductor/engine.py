@@ -226,7 +226,7 @@ class Engine:
             catalogue.update(tx, row.instance_uuid, state=InstanceState.UNKNOWN.value)
         for method in action.debts:
             host, _role = place_of(row, method)
-            debts.insert(tx, record, host, method, debt_arguments(row, method), action.reason)
+            debts.insert(tx, record, host, method, debt_arguments(row, method), action.owing)
         if action.kind is Kind.END:
             ledger.unlock_all(tx, row.id)
             if row.admitted:

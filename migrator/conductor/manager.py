@@ -6,7 +6,7 @@ from oslo_log import log
 
 from migrator import exceptions
 from migrator.conductor import later, stimulus
-from migrator.conductor.agents import Reply, plan_of
+from migrator.conductor.agents import Reply, plan_of, unusable
 from migrator.conductor.compatible import compatible
 from migrator.conductor.db import catalogue, debts, hosts, views
 from migrator.conductor.requests import guest_of
@@ -55,7 +55,8 @@ class UserEndpoint:
         source, offer = self.agents.check(context, guest, row.host, destination)
         verdict = compatible(source, offer)
         plan = plan_of(guest.uuid, guest, row.host, destination, options, source, offer, verdict)
-        return {'dry_run': True, 'possible': verdict.possible, 'reasons': list(verdict.reasons), 'instance_uuid': row.uuid,
+        reasons = list(verdict.reasons or unusable(plan))
+        return {'dry_run': True, 'possible': not reasons, 'reasons': reasons, 'instance_uuid': row.uuid,
                 'instance_name': row.name, 'source_host': row.host, 'destination_host': destination, 'copy': list(plan.copy)}
 
     @server.exposed(contract.CONDUCTOR)

@@ -82,7 +82,10 @@ class Recovery:
     def _write_off(self, tx, context, debt_id, reason):
         owed = self._debt(tx, debt_id)
         if owed.written_off_at is None:
-            known = self._silent(tx, owed.host)
+            if owed.action == 'post_live_migration_at_destination':
+                raise exceptions.NotPossible(f'{owed.action} makes a guest permanent at {owed.host}; it is no cleanup that can be left')
+            # A host that is up and refuses for good will not do it either: then somebody may answer for it.
+            known = hosts.get_many(tx, [owed.host])[owed.host] if owed.refused else self._silent(tx, owed.host)
             if not debts.write_off(tx, debt_id, context.user, reason):      # settled since it was read a moment ago
                 return self._debt(tx, debt_id)
             words = (f'{owed.action} at {owed.host} is written off: {reason}; the host was last heard of at '

@@ -45,5 +45,7 @@ class AgentVersions:
 
 
 def lowest_of(versions):
-    """Give the lowest of some versions. One that cannot be read counts as the first of ours. Pure."""
-    return min((v if contract.is_version(v) else contract.first_of(contract.COMPUTE_VERSION) for v in versions), key=contract.order)
+    """Give the lowest of some versions. One that cannot be read, or is of another series, counts as the first of ours. Pure."""
+    first = contract.first_of(contract.COMPUTE_VERSION)
+    ours = [v if contract.is_version(v) and contract.first_of(v) == first else first for v in versions]
+    return min(ours, key=contract.order)

@@ -195,11 +195,12 @@ def queued(tx, hosts, limit):
 
 
 def ended_since(tx, instances, moment):
-    """Name those of the guests on which a workflow ended after `moment`. One statement for each 500."""
+    """Name those of the guests on which a workflow ended, or a debt was paid, after `moment`. Two statements for each 500."""
     found = set()
     for start in range(0, len(instances), 500):
-        found.update(tx.execute(sa.select(migration.c.instance_uuid).where(
-            migration.c.instance_uuid.in_(instances[start:start + 500]), migration.c.finished_at > moment)).scalars())
+        some = instances[start:start + 500]
+        for table, end in ((migration, migration.c.finished_at), (debt, debt.c.paid_at)):
+            found.update(tx.execute(sa.select(table.c.instance_uuid).where(table.c.instance_uuid.in_(some), end > moment)).scalars())
     return found
 
 

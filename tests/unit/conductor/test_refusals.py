@@ -1,10 +1,13 @@
 """What a reviewer broke: ids used twice, agents that refuse for ever, hosts disabled meanwhile, guests that nobody knows at present."""
+import dataclasses
 import types
 import uuid
 
+import fixtures
 import sqlalchemy as sa
 
 from migrator import exceptions
+from migrator.compute.drivers.fake.driver import FakeDriver
 from migrator.conductor.db import tables
 from migrator.conductor.requests import Requests
 from migrator.rpc import context, facts
@@ -26,6 +29,23 @@ class RequestIdTest(CloudTestCase):
                     lambda: self.api.instance_stop('web', request_id='req-1')):
             self.assertIn('req-1', str(self.assertRaises(exceptions.InvalidRequest, ask)))
         self.cloud.assert_clean(other, 'alpha')
+
+
+class OddDiskTest(CloudTestCase):
+
+    def test_a_path_that_no_plan_takes_is_refused_by_the_checks(self):
+        """Given a found guest whose disk's path libvirt keeps as somebody wrote it, then it is refused in words, and nothing is held."""
+        guest = self.cloud.create('web', 'alpha')
+        answer = FakeDriver.check_can_live_migrate_source
+
+        def odd(driver, wanted):
+            told = answer(driver, wanted)
+            return dataclasses.replace(told, disks=tuple(dataclasses.replace(d, path='/instances//web/vda.qcow2') for d in told.disks))
+        self.useFixture(fixtures.MockPatchObject(FakeDriver, 'check_can_live_migrate_source', odd))
+        said = self.api.live_migrate('web', 'beta', options={'dry_run': True})
+        self.assertEqual((False, True), (said['possible'], '/instances//web' in str(said['reasons'])))
+        self.assertIn('/instances//web', self.cloud.migrate('web', 'beta', 'failed')['error'])
+        self.cloud.assert_clean(guest, 'alpha')
 
 
 class RefusingAgentTest(CloudTestCase):

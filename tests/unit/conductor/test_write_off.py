@@ -1,8 +1,11 @@
 """Debts of a host that never comes back: listed, given up with a record, and named by the audit should it come back after all."""
 import uuid
 
+import sqlalchemy as sa
+
 from migrator import exceptions
-from migrator.conductor.db import ledger
+from migrator.conductor.db import ledger, tables
+from migrator.conductor.db.database import now_ms
 from migrator.states import GuestState
 from tests.unit.conductor.test_attestation import AttestationCase
 
@@ -27,6 +30,7 @@ class WriteOffTest(WriteOffCase):
     def test_a_debt_is_listed_with_its_guest_and_host(self):
         self.assertEqual(('alpha', 'web', self.migration['id'], 'post_live_migration_at_source', ''),
                          tuple(self.debt[name] for name in ('host', 'instance_name', 'migration_id', 'action', 'written_off_at')))
+        self.assertNotIn('post_live_migration', self.debt['reason'])
         self.assertEqual([self.debt], self.api.debts({'host': 'alpha'}))
         self.assertEqual([], self.api.debts({'host': 'beta'}))
         self.assertEqual([], self.api.debts(marker=self.debt['id']))
@@ -81,3 +85,14 @@ class RefusedTest(WriteOffCase):
         self.assertRaises(exceptions.InvalidRequest, self.api.debt_write_off, self.debt['id'], '')
         self.assertRaises(exceptions.InvalidRequest, self.api.debt_write_off, 'no-uuid', 'scrapped')
         self.assertEqual('', self.api.debts()[0]['written_off_at'])
+
+    def test_a_refusal_for_good_may_be_written_off_though_the_host_is_up(self):
+        """Given a host that is heard of and a debt that it refused, then somebody may answer for it; not for a guest's permanence."""
+        def write(table, **values):
+            self.cloud.database.run(lambda tx: tx.execute(sa.update(table).values(values)))
+        write(tables.service, last_seen=now_ms())
+        self.assertRaises(exceptions.HostUp, self.api.debt_write_off, self.debt['id'], 'installed anew')
+        write(tables.debt, refused=True)
+        self.assertEqual('tester', self.api.debt_write_off(self.debt['id'], 'installed anew')['written_off_by'])
+        write(tables.debt, action='post_live_migration_at_destination', written_off_at=None)
+        self.assertRaises(exceptions.NotPossible, self.api.debt_write_off, self.debt['id'], 'why not')
