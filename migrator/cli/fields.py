@@ -1,4 +1,6 @@
 """The columns of a migration, in lists and as a single view."""
+import textwrap
+
 from migrator.cli import output
 from migrator.cli.output import Column
 
@@ -28,6 +30,17 @@ def _if_set(flag):
     return 'yes' if flag else ''
 
 
+def _why(view):
+    return view['error'] or view['reason']
+
+
+def _folded(text):
+    return textwrap.fill(output.plain(text), REASON_WIDTH)
+
+
+#: Characters of a line of a reason in a table that has the reason by default and is to fit into 120.
+REASON_WIDTH = 34
+
 KIND = Column('kind', 'Kind', output.kind)
 INSTANCE = Column('instance_name', 'Instance', of=output.guest)
 
@@ -39,12 +52,16 @@ LONG = (
     Column('destination_host', 'To'),
     Column('status', 'Status'),
     Column('progress', 'Progress', output.share, of=output.progress),
-    Column('reason', 'Reason', of=lambda view: view['error'] or view['reason']),
+    Column('reason', 'Reason', of=_why),
     Column('created_at', 'Created', output.moment),
 )
 LONG_KINDS = (LONG[0], KIND, *LONG[1:])
 LIST = LONG[:6]
 LIST_KINDS = LONG_KINDS[:6]
+DEBTS = Column('debts', 'Debts', of=lambda view: len(view['debts']))
+#: What needs attention: why, and how many cleanups are owed, rather than from where to where.
+ATTENTION = (LONG[0], INSTANCE, LONG[4], DEBTS, Column('reason', 'Reason', _folded, of=_why))
+LONG_ATTENTION = (*LONG_KINDS, DEBTS)
 
 SHOW = (
     Column('id', 'ID'),

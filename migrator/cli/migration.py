@@ -58,8 +58,10 @@ class MigrationList(base.ListCommand):
     long = fields.LONG
 
     def shown(self, parsed):
-        """Show the kind where kinds are mixed."""
-        if parsed.all_kinds or parsed.needs_attention:
+        """Show the kind where kinds are mixed, and the reason where somebody is needed."""
+        if parsed.needs_attention:
+            self.columns, self.long = fields.ATTENTION, fields.LONG_ATTENTION
+        elif parsed.all_kinds:
             self.columns, self.long = fields.LIST_KINDS, fields.LONG_KINDS
         return super().shown(parsed)
 

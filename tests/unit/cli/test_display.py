@@ -108,9 +108,22 @@ class MigrationTest(CommandCase):
         self.assertNotIn('Kind', result.out)
 
     def test_needs_attention_lists_every_kind(self):
-        result = self.run_cli('migration', 'list', '--needs-attention', list=[migration('needs_operator')])
+        result = self.run_cli('migration', 'list', '--needs-attention', '--long', list=[migration('needs_operator')])
         self.assertEqual({'needs_attention': True}, result.calls[0][1])
         self.assertIn('Kind', result.out)
+
+    def test_needs_attention_says_why_and_how_much_is_owed(self):
+        """Given a long reason, the table has all of it and is no wider than others; CSV has it in one piece."""
+        reason = 'neither host can be heard: alpha-0123 does not answer, and beta-0456 says that it knows nothing of the guest'
+        owing = migration('needs_operator', instance_name='database-0123', reason=reason, debts=[{}, {}])
+        lines = self.run_cli('migration', 'list', '--needs-attention', list=[owing]).out.splitlines()
+        self.assertLessEqual(max(map(len, lines)), 120, lines)
+        cells = [[cell.strip() for cell in line.split('|')[1:-1]] for line in lines if line.startswith('|')]
+        self.assertEqual(['ID', 'Instance', 'Status', 'Debts', 'Reason'], cells[0])
+        self.assertEqual([MIGRATION, 'database-0123', 'needs_operator', '2'], cells[1][:4])
+        self.assertEqual(reason, ' '.join(row[4] for row in cells[1:]))
+        [row] = csv.DictReader(self.run_cli('migration', 'list', '--needs-attention', '-f', 'csv', list=[owing]).out.splitlines())
+        self.assertEqual((reason, '2'), (row['reason'], row['debts']))
 
     def test_an_empty_list_is_a_sentence_for_people_and_an_empty_list_for_machines(self):
         result = self.run_cli('migration', 'list', '--needs-attention', list=[])
