@@ -80,10 +80,10 @@ def _how_to_go_on(folder, show):
     command = shlex.join([str(pathlib.Path(sys.executable).with_name('migrator')), '--config-file', f'{folder}/etc/client.conf'])
     show.heading('The lab, the daemons and the guest are still there. Go on with:')
     for words in ('host list', 'instance list', 'live-migrate demo beta --wait', 'migration list'):
-        show.line(f'{command} {words}')
+        show.command(f'{command} {words}')
     where = '' if folder == str(LAB) else f' --folder {shlex.quote(folder)}'
-    show.line(f'tools/lab{where} status')
-    show.line(f'tools/lab{where} down')
+    show.command(f'tools/lab{where} status')
+    show.command(f'tools/lab{where} down')
 
 
 def arguments(argv):

@@ -72,6 +72,10 @@ class Show:
         """Say something."""
         self.console.print(Text(f'  {text}', style))
 
+    def command(self, text):
+        """Show a command as one line, however narrow the output is: it is to be copied."""
+        self.console.print(Text(f'  {text}'), soft_wrap=True)
+
     def fact(self, name, value):
         """Show one number with its name."""
         self._row(Text(f'{name:<24}'), Text(value, 'bold'))

@@ -183,3 +183,12 @@ class SimulatedTest(base.TestCase):
             self.assertEqual(128 + number, process.wait(20), output)
             self.assertIn('interrupted', output)
             self.assertEqual([], os.listdir(self.temp_dir))
+
+
+class CommandTest(base.TestCase):
+
+    def test_a_command_is_one_line_however_long(self):
+        output = io.StringIO()
+        words = f'{"/some/long/folder" * 12}/migrator --config-file {"/another" * 12}/client.conf live-migrate demo beta --wait'
+        show.Show(output).command(words)
+        self.assertEqual(f'  {words}\n', output.getvalue())
