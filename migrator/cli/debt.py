@@ -66,4 +66,8 @@ class DebtWriteOff(base.ShowCommand):
 
     def ask(self, parsed):
         """Write it off."""
-        return self.api.debt_write_off(parsed.debt, arguments.words(parsed.reason, 'the reason', 255))
+        view = self.api.debt_write_off(parsed.debt, arguments.words(parsed.reason, 'the reason', 255))
+        if view['written_off_why'] != parsed.reason:
+            who, when = view['written_off_by'] or 'somebody', output.moment(view['written_off_at'])
+            self.complaint = f'{who} wrote it off at {when}; that reason holds: {view["written_off_why"]}'
+        return view

@@ -33,6 +33,12 @@ class DebtTest(CommandCase):
         self.assertEqual((0, [('debt_write_off', OTHER, 'scrapped')]), (result.code, result.calls))
         self.assertEqual(('alice', 'scrapped'), tuple(json.loads(result.out)[name] for name in ('written_off_by', 'written_off_why')))
 
+    def test_a_second_reason_is_not_dropped_in_silence(self):
+        again = self.run_cli('debt', 'write-off', OTHER, '--reason', 'sold', debt_write_off=WRITTEN_OFF)
+        words = 'migrator: alice wrote it off at 2026-02-01 12:00:00Z; that reason holds: scrapped\n'
+        self.assertEqual((0, words), (again.code, again.err))
+        self.assertEqual('', self.run_cli('debt', 'write-off', OTHER, '--reason', 'scrapped', debt_write_off=WRITTEN_OFF).err)
+
     def test_no_reason_and_no_id(self):
         self.assertEqual(2, self.run_cli('debt', 'write-off', OTHER).code)
         self.assertEqual(2, self.run_cli('debt', 'write-off', 'web-1', '--reason', 'scrapped').code)
