@@ -72,7 +72,7 @@ class UserEndpoint:
         one_of(filters, 'status', Status)
         one_of(filters, 'kind', WORKFLOWS)
         limit, marker = page(limit, marker)
-        return self.database.run(lambda tx: views.list_migrations(tx, filters, limit, marker))
+        return self.database.run(lambda tx: views.list_migrations(tx, filters, limit, marker) or views.nothing_of(tx, filters))
 
     @server.exposed(contract.CONDUCTOR)
     def abort(self, context, migration):
@@ -114,7 +114,8 @@ class UserEndpoint:
         """Cleanups that hosts owe, oldest first; those that were written off too."""
         filters = checked_filters(filters, ('host',))
         limit, marker = page(limit, marker)
-        return self.database.run(lambda tx: [views.debt_view(r) for r in debts.listing(tx, filters.get('host'), limit, marker)])
+        return self.database.run(lambda tx: [views.debt_view(r) for r in debts.listing(tx, filters.get('host'), limit, marker)]
+                                 or views.nothing_of(tx, filters))
 
     @server.exposed(contract.CONDUCTOR)
     def debt_write_off(self, context, debt, reason):

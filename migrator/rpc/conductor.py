@@ -60,7 +60,10 @@ class ConductorAPI:
         return self._call('show', migration=migration)
 
     def list(self, filters=None, limit=100, marker=None):
-        """List migrations, newest first. filters: instance, host, status, kind, needs_attention. marker: id of the last one seen."""
+        """List migrations, newest first. filters: instance, host, status, kind, needs_attention. marker: id of the last one seen.
+
+        HostNotFound and InstanceNotFound, if the list is empty because there is no such host, or never was such an instance.
+        """
         return self._call('list', filters=filters or {}, limit=limit, marker=marker)
 
     def abort(self, migration):

@@ -173,11 +173,11 @@ class InLab(Stage):
 
     def _remove(self, instance_uuid):
         """Remove a guest, whatever it is doing."""
-        for migration in self.api.list({'instance': instance_uuid}):
-            if not Status(migration['status']).terminal:
-                with contextlib.suppress(exceptions.Conflict):    # it cannot be aborted any more, so it ends by itself
-                    self.api.abort(migration['id'])
-                follow(self, migration)
         with contextlib.suppress(exceptions.InstanceNotFound):
+            for migration in self.api.list({'instance': instance_uuid}):
+                if not Status(migration['status']).terminal:
+                    with contextlib.suppress(exceptions.Conflict):    # it cannot be aborted any more, so it ends by itself
+                        self.api.abort(migration['id'])
+                    follow(self, migration)
             self._do(self.api.instance_stop(instance_uuid, timeout=0))
             self._do(self.api.instance_delete(instance_uuid))

@@ -4,8 +4,8 @@ import datetime
 import sqlalchemy as sa
 
 from migrator import exceptions
-from migrator.conductor.db import attestations, debts, ledger
-from migrator.conductor.db.tables import OPEN_DEBT, debt, migration
+from migrator.conductor.db import attestations, debts, hosts, ledger
+from migrator.conductor.db.tables import OPEN_DEBT, debt, instance, migration
 from migrator.states import Status
 
 
@@ -70,6 +70,24 @@ def list_migrations(tx, filters, limit, marker):
     for d in debts.of_migrations(tx, [r.id for r in rows]):
         owed.setdefault(d.migration_id, []).append(d)
     return [migration_view(row, owed.get(row.id, ())) for row in rows]
+
+
+def nothing_of(tx, filters):
+    """Give the empty list for filters that match nothing, unless the host or the instance that they name has never been known.
+
+    A guest that was deleted is known by its migrations. An empty list for a name that is mistyped would read like an answer. Up to
+    three statements. Raises HostNotFound and InstanceNotFound.
+    """
+    host, guest = filters.get('host'), filters.get('instance')
+    if host and not hosts.listing(tx, host):
+        raise exceptions.HostNotFound(f'there is no host {host}')
+    for table, uuid, name in ((instance, instance.c.uuid, instance.c.name),
+                              (migration, migration.c.instance_uuid, migration.c.instance_name)) if guest else ():
+        if tx.execute(sa.select(uuid).select_from(table).where(sa.or_(uuid == guest, name == guest)).limit(1)).first():
+            return []
+    if guest:
+        raise exceptions.InstanceNotFound(f'there is no instance {guest}')
+    return []
 
 
 def debt_view(row):

@@ -175,7 +175,22 @@ class MigrationTest(ManagerTestCase):
         self.assertEqual(moves[1:2], [m['id'] for m in self.api.list({'instance': 'web'}, limit=1, marker=moves[2])])
         self.assertEqual(4, len(self.api.list({'host': 'alpha', 'status': 'completed'})))
         self.assertEqual([], self.api.list({'needs_attention': True}))
-        self.assertEqual([], self.api.list({'host': 'gamma'}))
+        self.assertEqual([], self.api.list({'host': 'alpha', 'status': 'failed'}))
+        self.assertEqual([], self.api.list({'instance': 'web', 'status': 'failed'}))
+
+    def test_a_list_of_what_does_not_exist_is_no_empty_list(self):
+        for filters in ({'host': 'gamma'}, {'host': 'gamma', 'needs_attention': True}):
+            self.refused(exceptions.HostNotFound, 'there is no host gamma', self.api.list, filters)
+        self.refused(exceptions.HostNotFound, 'there is no host gamma', self.api.debts, {'host': 'gamma'})
+        for instance in ('nobody', NOBODY):
+            self.refused(exceptions.InstanceNotFound, f'there is no instance {instance}', self.api.list, {'instance': instance})
+
+    def test_a_deleted_guest_is_known_by_its_migrations(self):
+        guest = self.cloud.create('web', 'alpha', start=False)
+        deleted = self.cloud.wait(self.api.instance_delete('web'), 'completed')
+        for name in ('web', guest):
+            self.assertEqual(deleted['id'], self.api.list({'instance': name})[0]['id'])
+            self.assertEqual([], self.api.list({'instance': name, 'kind': 'live_migration'}))
 
 
 class HostTest(ManagerTestCase):
