@@ -98,6 +98,12 @@ def native_queue():
     return _original('queue').SimpleQueue()
 
 
+def native_unix_socket():
+    """Make an unconnected UNIX stream socket for use in native threads."""
+    module = _original('socket')
+    return module.socket(module.AF_UNIX)
+
+
 def native_thread(fn, *args, **kwargs):
     """Start a real, daemonic thread, such as libvirt's event loop; returns its Thread. It must not touch green primitives."""
     thread = _original('threading').Thread(target=fn, args=args, kwargs=kwargs, daemon=True)

@@ -39,6 +39,10 @@ class InstanceNotFound(NotFound):
     """No such instance."""
 
 
+class LunNotFound(NotFound):
+    """The array has no such LUN."""
+
+
 class HostNotFound(NotFound):
     """No such host."""
 
@@ -161,6 +165,14 @@ class DriverError(AgentError):
 
 class DestinationNotEmpty(PreconditionFailed):
     """The destination already has files or a domain of this guest that this migration did not make."""
+
+
+class NameTaken(PreconditionFailed):
+    """A LUN of that name is there already and was made by somebody else; nothing was done."""
+
+
+class NoSpace(DriverError):
+    """There is not enough room for it; nothing is left of the attempt."""
 
 
 class MigrationAborted(AgentError):

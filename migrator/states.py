@@ -55,6 +55,15 @@ class PauseReason(enum.StrEnum):
     OTHER = 'other'
 
 
+class LunState(enum.StrEnum):
+    """What an array says of one LUN."""
+
+    ABSENT = 'absent'
+    MAKING = 'making'            # recorded, its file is not proven to be whole
+    READY = 'ready'
+    MIRRORING = 'mirroring'      # served here, while its data is still on its way from another array
+
+
 class OperationState(enum.StrEnum):
     """What an agent's journal says of one operation."""
 

@@ -1,0 +1,173 @@
+"""The daemon's side of a LUN: its nodes, exports and jobs, asked for and brought to what the record says.
+
+Everything here is "make it so": nodes and exports that exist are left alone, so each function may run after any half-done one.
+"""
+import hashlib
+import os
+import re
+
+from migrator import exceptions
+from migrator.volume.drivers.qsd.qmp import Refused
+
+#: A node that says that everything recorded was brought back; a daemon without it has been restarted since.
+RESTORED = 'migrator-restored'
+
+#: Seconds for which a take-over waits for its remote to come back before writes fail.
+RECONNECT = 60
+
+_URI = re.compile(r'nbds?://(?P<host>[^/]+?):(?P<port>\d+)/(?P<export>[^/]+)\Z')
+
+
+def short(kind, *names):
+    """Give an id of at most 31 characters, which is what QEMU takes, for a LUN's part. kind: one letter."""
+    return kind + hashlib.sha256('/'.join(names).encode()).hexdigest()[:24]
+
+
+class Array:
+    """What one daemon has of the LUNs. session: a qmp.Session; records: Records; credentials: directory of x509 files or ''."""
+
+    def __init__(self, session, records, credentials=''):
+        self.session = session
+        self.records = records
+        self.credentials = credentials
+        self.nodes = {node['node-name'] for node in session('query-named-block-nodes', flat=True)}
+        self.exports = {e['id']: e for e in session('query-block-exports')}
+
+    # --- nodes ---
+
+    def local(self, record):
+        """Make the node of the LUN's own file; returns its name."""
+        file, node = short('f', record.pool, record.name), short('l', record.pool, record.name)
+        if node not in self.nodes:
+            if file not in self.nodes:
+                self._add(file, driver='file', filename=os.path.abspath(self.records.path(record)), discard='unmap')
+            self._add(node, driver=record.format, file=file, discard='unmap')
+        return node
+
+    def remote(self, record):
+        """Make the node of the LUN that is taken over; returns its name. Refused when it cannot be reached."""
+        node = short('r', record.pool, record.name)
+        if node not in self.nodes:
+            where = _URI.match(record.mirror.uri)
+            more = {}
+            if record.mirror.tls:
+                more = {'tls-creds': self._client_credentials(), 'tls-hostname': where['host']}
+            self._add(node, driver='nbd', server={'type': 'inet', 'host': where['host'], 'port': where['port']}, export=where['export'],
+                      reconnect_delay=RECONNECT, **more)
+        return node
+
+    def drop_nodes(self, record):
+        """Close the LUN's files and its remote. Refused while something uses them."""
+        for kind in 'lfr':
+            node = short(kind, record.pool, record.name)
+            if node in self.nodes:
+                self.session('blockdev-del', node_name=node)
+                self.nodes.discard(node)
+
+    def drop_remote(self, record):
+        """Let go of the LUN that was taken over."""
+        node = short('r', record.pool, record.name)
+        if node in self.nodes:
+            self.session('blockdev-del', node_name=node)
+            self.nodes.discard(node)
+
+    def resize(self, record, size):
+        """Grow an open LUN. Refused while it is exported for writing."""
+        self.session('block_resize', node_name=self.local(record), size=size)
+
+    def _add(self, node, **options):
+        self.session('blockdev-add', node_name=node, **options)
+        self.nodes.add(node)
+
+    def _client_credentials(self):
+        if not self.credentials:
+            raise exceptions.DriverError('the remote wants TLS, and this array has no tls_credentials')
+        try:
+            self.session('object-add', qom_type='tls-creds-x509', id='migrator-tls', endpoint='client', dir=self.credentials)
+        except Refused as error:
+            if 'duplicate' not in str(error):
+                raise
+        return 'migrator-tls'
+
+    # --- exports ---
+
+    def export(self, record, export, writable):
+        """Serve the LUN: its remote while it is taken over, else its own file. An export that is there stays as it is."""
+        number = short('x', export)
+        if number not in self.exports:
+            node = self.served(record)
+            self.session('block-export-add', type='nbd', id=number, node_name=node, name=export, writable=writable)
+            self.exports[number] = {'id': number, 'node-name': node}
+
+    def served(self, record):
+        """Give the node that clients read and write.
+
+        While it is mirrored that is the mirror's filter. It must not be the remote itself: QEMU puts the filter between the remote and
+        those who use it when the job begins, and a write of one who comes later would pass it by and be missing in the local file.
+        """
+        if record.mirror is None or record.mirror.local_is_complete:
+            return self.local(record)
+        filtering = short('t', record.pool, record.name)
+        return filtering if filtering in self.nodes else self.remote(record)
+
+    def unexport(self, export, force):
+        """Stop serving. PreconditionFailed while somebody is connected, unless `force`."""
+        number = short('x', export)
+        if number not in self.exports:
+            return
+        try:
+            self.session('block-export-del', id=number, mode='hard' if force else 'safe')
+        except Refused as error:
+            if 'in use' in str(error):
+                raise exceptions.PreconditionFailed(f'export {export} is in use') from error
+            raise
+        del self.exports[number]
+
+    # --- mirrors ---
+
+    def job(self, record):
+        """Give the mirror's job as query-jobs has it, with `ready`; None if there is none."""
+        number = short('m', record.pool, record.name)
+        jobs = [j for j in self.session('query-jobs') if j['id'] == number]
+        if not jobs:
+            return None
+        block = [j for j in self.session('query-block-jobs') if j['device'] == number]
+        return {**jobs[0], 'ready': bool(block and block[0]['ready']), 'io-status': block[0].get('io-status', 'ok') if block else 'ok'}
+
+    def begin_mirror(self, record):
+        """Copy the remote to the local file while writes go to both."""
+        self.session('blockdev-mirror', job_id=short('m', record.pool, record.name), device=self.remote(record), target=self.local(record),
+                     filter_node_name=short('t', record.pool, record.name), sync='full', copy_mode='write-blocking', auto_dismiss=False)
+        self.nodes.add(short('t', record.pool, record.name))
+
+    def switch(self, record):
+        """Let the job end: what was served from the remote is served from the local file from then on."""
+        self.session('block-job-complete', device=short('m', record.pool, record.name))
+
+    def cancel_mirror(self, record):
+        """Stop copying; it may take a moment until the job is gone."""
+        self.session('block-job-cancel', device=short('m', record.pool, record.name), force=True)
+
+    def dismiss(self, record):
+        """Forget a job that has ended."""
+        self.session('job-dismiss', id=short('m', record.pool, record.name))
+
+    # --- after a restart ---
+
+    @property
+    def restored(self):
+        """False for a daemon that was started since everything was last brought back."""
+        return RESTORED in self.nodes
+
+    def mark_restored(self):
+        """Say that everything was brought back."""
+        if not self.restored:
+            self._add(RESTORED, driver='null-co', size=512)
+
+    def bring_back(self, record):
+        """Serve one LUN as its record says. Raises DriverError in words if that cannot be now."""
+        if record.mirror is not None and not record.mirror.local_is_complete and self.job(record) is None:
+            # Without the marker the local file may lack what was written in the meantime: everything is copied anew.
+            self.begin_mirror(record)
+        for export, writable in record.exports.items():
+            self.export(record, export, writable)

@@ -1,0 +1,135 @@
+"""What is true of each LUN, in one durable file beside it: who made it, its exports, and whence it is mirrored.
+
+Written whole, flushed and renamed, so that a crash leaves the old or the new record and never half of one. A LUN without a record
+does not exist: the record is written before the LUN's file is made, and removed after it.
+"""
+import dataclasses
+import json
+import os
+import tempfile
+
+from migrator import exceptions
+from migrator.rpc import volume_facts
+from migrator.states import LunState
+
+VERSION = 1
+SUFFIX = '.lun'
+
+
+@dataclasses.dataclass(frozen=True)
+class Mirror:
+    """A LUN that is taken over from another array. local_is_complete: the local copy may be served without the remote."""
+
+    uri: str
+    tls: bool = False
+    local_is_complete: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """One LUN. exports: name -> writable."""
+
+    pool: str
+    name: str
+    format: str
+    size: int
+    owner: str = ''
+    state: LunState = LunState.MAKING
+    exports: dict = dataclasses.field(default_factory=dict)
+    mirror: Mirror | None = None
+
+
+class Records:
+    """The records of one array. pools: {pool: directory}."""
+
+    def __init__(self, pools):
+        self.pools = pools
+
+    def path(self, record):
+        """Where the LUN's data is."""
+        return self._place(record.pool, record.name) + '.' + record.format
+
+    def get(self, pool, name):
+        """Read a record; None if there is no such LUN. Raises DriverError when it cannot be read."""
+        path = self._place(pool, name) + SUFFIX
+        try:
+            with open(path, encoding='utf-8') as stream:
+                return parse(json.load(stream), path)
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            raise exceptions.DriverError(f'{path} cannot be read: {error}') from error
+
+    def all(self):
+        """Read every record; one that cannot be read raises DriverError, for its LUN may be in use."""
+        found = []
+        for pool, directory in self.pools.items():
+            try:
+                names = sorted(os.listdir(directory))
+            except OSError as error:
+                raise exceptions.DriverError(f'pool {pool}: {directory} cannot be read: {error.strerror}') from error
+            records = (self.get(pool, n.removesuffix(SUFFIX)) for n in names if n.endswith(SUFFIX) and not n.startswith('.'))
+            found += [r for r in records if r is not None]
+        return found
+
+    def put(self, record):
+        """Make a record durable; returns it."""
+        place = self._place(record.pool, record.name) + SUFFIX
+        text = json.dumps({'version': VERSION, **dataclasses.asdict(record)})
+        try:
+            descriptor, temporary = tempfile.mkstemp(prefix='.lun-', dir=os.path.dirname(place))
+            try:
+                with os.fdopen(descriptor, 'w', encoding='utf-8') as stream:
+                    stream.write(text)
+                    stream.flush()
+                    os.fsync(stream.fileno())
+                os.rename(temporary, place)
+            except OSError:
+                os.unlink(temporary)
+                raise
+            sync(os.path.dirname(place))
+        except OSError as error:
+            raise no_room(error, f'the record of LUN {record.name}') from error
+        return record
+
+    def remove(self, record):
+        """Forget a LUN, after its file was removed; durable. Not there is success."""
+        place = self._place(record.pool, record.name) + SUFFIX
+        try:
+            os.unlink(place)
+        except FileNotFoundError:
+            return
+        sync(os.path.dirname(place))
+
+    def _place(self, pool, name):
+        if pool not in self.pools:
+            raise exceptions.InvalidRequest(f'there is no pool {pool!r:.80}')
+        if not volume_facts.LUN.match(name):
+            raise exceptions.InvalidRequest(f'{name!r:.80} is no name of a LUN')
+        return os.path.join(self.pools[pool], name)
+
+
+def parse(data, path):
+    """Turn a record's JSON into a Record; ValueError for another version or shape."""
+    try:
+        if data.pop('version') != VERSION:
+            raise ValueError('it was written by another version of migrator')
+        mirror = data.pop('mirror')
+        return Record(**{**data, 'state': LunState(data['state']), 'mirror': Mirror(**mirror) if mirror else None})
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f'{path} is no record of a LUN: {error}') from error
+
+
+def no_room(error, what):
+    """Turn an OSError into the typed error that a caller understands."""
+    kind = exceptions.NoSpace if error.errno in (28, 122) else exceptions.DriverError     # ENOSPC, EDQUOT
+    return kind(f'{what} cannot be written: {error.strerror or error}')
+
+
+def sync(directory):
+    """Make a directory's entries durable."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
