@@ -110,6 +110,11 @@ class Array:
         filtering = short('t', record.pool, record.name)
         return filtering if filtering in self.nodes else self.remote(record)
 
+    def serves_remote(self, record):
+        """True while an export of this LUN still goes to the remote, so that no switch has been made."""
+        elsewhere = {short(kind, record.pool, record.name) for kind in 'rt'}
+        return any(self.exports.get(short('x', name), {}).get('node-name') in elsewhere for name in record.exports)
+
     def unexport(self, export, force):
         """Stop serving. PreconditionFailed while somebody is connected, unless `force`."""
         number = short('x', export)

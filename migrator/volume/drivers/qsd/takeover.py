@@ -57,9 +57,9 @@ class Takeover:
             record = self._records.get(pool, lun)
             if record is None:
                 raise exceptions.LunNotFound(f'there is no LUN {lun} in pool {pool}')
-            if record.mirror is None:
-                return True
             job = array.job(record)
+            if record.mirror is None:
+                return self._tidy(array, record, job)
             if job is None:
                 return self._without_job(array, record)
             if job['status'] == 'concluded':
@@ -70,26 +70,37 @@ class Takeover:
             return False
 
     def _without_job(self, array, record):
-        """The daemon was restarted. With the marker the local file is served; without it, it is mirrored again."""
-        if not record.mirror.local_is_complete:
-            array.bring_back(record)
-            return False
-        return self._settle(array, record)
+        """The daemon was restarted, or somebody ended the job. With the marker the local file is served; without it, it is mirrored again."""
+        if record.mirror.local_is_complete and not array.serves_remote(record):
+            return self._settle(array, record, None)
+        array.bring_back(self._withdraw(record))
+        return False
 
     def _concluded(self, array, record, job):
         error = job.get('error', '')
-        if not error:
-            array.dismiss(record)
-            return self._settle(array, record)
-        # The local file has missed something: the word that it is complete is taken back before anything else.
-        record = self._records.put(replace(record, mirror=replace(record.mirror, local_is_complete=False)))
+        if not error and not array.serves_remote(record):
+            return self._settle(array, record, job)
+        self._withdraw(record)
         array.dismiss(record)
-        raise exceptions.DriverError(f'the mirror of {record.name} failed: {error}')
+        raise exceptions.DriverError(f'the mirror of {record.name} failed: {error or "it was ended before the switch"}')
 
-    def _settle(self, array, record):
-        array.drop_remote(record)
-        self._records.put(replace(record, mirror=None))
+    def _withdraw(self, record):
+        """The local file has missed something, or may have: take back the word that it is complete, before anything else."""
+        if not record.mirror.local_is_complete:
+            return record
+        return self._records.put(replace(record, mirror=replace(record.mirror, local_is_complete=False)))
+
+    def _settle(self, array, record, job):
+        """The switch is done. The record says so before the traces of the job go: they are how a repetition knows of the switch."""
+        record = self._records.put(replace(record, mirror=None))
         LOG.info('LUN %s is complete and served from pool %s alone', record.name, record.pool)
+        return self._tidy(array, record, job)
+
+    @staticmethod
+    def _tidy(array, record, job):
+        if job is not None and job['status'] == 'concluded':
+            array.dismiss(record)
+        array.drop_remote(record)
         return True
 
     def cancel(self, pool, lun, owner):

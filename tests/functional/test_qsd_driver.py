@@ -1,0 +1,127 @@
+"""The volume driver `qsd` against real storage daemons and real NBD clients: the contract, and both sides of its marker."""
+import contextlib
+import subprocess
+import types
+from unittest import mock
+
+from migrator import exceptions
+from migrator.volume.drivers.qsd.array import Array as ArraySide
+from migrator.volume.drivers.qsd.driver import QsdDriver
+from migrator.volume.drivers.qsd.qmp import ArraySilent
+from tests import base
+from tests.contract import volume_driver
+from tests.contract.volume_driver import MIB
+from tests.lab.array import Array
+
+
+class QsdHarness(volume_driver.VolumeHarness):
+    """Two storage daemons; clients are qemu-io, nbdcopy and nbdinfo."""
+
+    def __init__(self, use_fixture, form):
+        self.form = form
+        self.arrays = {name: use_fixture(Array(name)) for name in 'ab'}
+        self.a, self.b = (self.driver(name) for name in 'ab')
+
+    def driver(self, name):
+        """Start a driver for an array."""
+        array = self.arrays[name]
+        conf = types.SimpleNamespace(
+            pools=array.pools, qmp_socket=str(array.socket), array_timeout=10.0, array_patience=30.0, format=self.form, tls_credentials='',
+            listen_address=array.ADDRESS, listen_port=array.port)
+        driver = QsdDriver(conf, 'host', name)
+        driver.start()
+        return driver
+
+    def write(self, connection, offset, length, byte):
+        said = _run('qemu-io', '-f', 'raw', '-c', f'write -P {byte:#x} {offset} {length}', '-c', 'flush', connection.uri)
+        if f'wrote {length}/{length}' not in said:
+            raise AssertionError(said)
+
+    def read(self, connection):
+        return subprocess.run(['nbdcopy', connection.uri, '-'], check=True, capture_output=True, timeout=60).stdout
+
+    def serves(self, connection):
+        return subprocess.run(['nbdinfo', '--size', connection.uri], capture_output=True, timeout=30).returncode == 0
+
+    @contextlib.contextmanager
+    def holding(self, connection):
+        with subprocess.Popen(['qemu-io', '-f', 'raw', connection.uri], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as client:
+            client.stdin.write(b'read 0 4096\n')
+            client.stdin.flush()
+            client.stdout.readline()
+            yield
+            client.kill()
+
+    def left(self, driver):
+        return self.arrays[driver.backend].files()
+
+    def restart_array(self, driver):
+        self.arrays[driver.backend].restart()
+
+    def restart_driver(self, driver):
+        driver.stop()
+        return self.driver(driver.backend)
+
+
+def _run(*command):
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    if done.returncode:
+        raise AssertionError(f'{command}: {done.stdout} {done.stderr}')
+    return done.stdout
+
+
+class RawTest(volume_driver.VolumeDriverContract, base.TestCase):
+    """LUNs as raw files."""
+
+    def make_harness(self):
+        return QsdHarness(self.useFixture, 'raw')
+
+
+class Qcow2Test(volume_driver.VolumeDriverContract, base.TestCase):
+    """LUNs as qcow2 files."""
+
+    def make_harness(self):
+        return QsdHarness(self.useFixture, 'qcow2')
+
+
+class TakeoverTest(volume_driver.TakeoverContract, base.TestCase):
+    """Seed 001 between two of them, and the array's death on both sides of the marker."""
+
+    def make_harness(self):
+        return QsdHarness(self.useFixture, 'qcow2')
+
+    def die_instead_of_switching(self, marked):
+        """The array dies at the moment at which it should switch; `marked` gets what the record said then."""
+        def switch(array, record):
+            marked.append(self.b._records.get(record.pool, record.name).mirror.local_is_complete)
+            self.harness.arrays['b'].kill()
+            raise ArraySilent('killed')
+        return mock.patch.object(ArraySide, 'switch', switch)
+
+    def test_the_array_dies_behind_the_marker(self):
+        """Given a mirror that is ready, when the array dies between marker and switch, then the local file is served, whole."""
+        connection = self.take_over()
+        self.put(connection, 3 * MIB, MIB, 0xcc)
+        self.b._takeover._patience = 0.0
+        marked = []
+        with self.die_instead_of_switching(marked), self.assertRaises(ArraySilent):
+            self.b.complete_migration_target(self.target)
+        self.assertEqual([True], marked)
+        self.a.unexport('fast', 'vol', 'vol-export', force=True)       # nothing may need it any more
+        self.harness.arrays['b'].start()
+        self.b = self.harness.restart_driver(self.b)
+        self.assertTrue(self.harness.read(connection) == bytes(self.model))
+        self.b.complete_migration_target(self.target)
+        self.assert_whole(connection)
+
+    def test_the_marker_is_taken_back_when_the_mirror_fails(self):
+        """Given the marker, when the job fails after all, then a restarted array mirrors from the remote again."""
+        connection = self.take_over()
+
+        def switch(array, record):
+            array.cancel_mirror(record)         # it ends without a switch: the local file misses what is written from now on
+        with mock.patch.object(ArraySide, 'switch', switch), contextlib.suppress(exceptions.DriverError):
+            self.b._takeover._look('fast', 'vol-new')
+        self.put(connection, 8 * MIB, MIB, 0xab)
+        self.b.complete_migration_target(self.target)
+        self.assert_whole(connection)
