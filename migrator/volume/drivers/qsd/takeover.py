@@ -70,7 +70,7 @@ class Takeover:
             return False
 
     def _without_job(self, array, record):
-        """The daemon was restarted, or somebody ended the job. With the marker the local file is served; without it, it is mirrored again."""
+        """The daemon was restarted, or somebody ended the job. With the marker the local file is served; without it, mirrored again."""
         if record.mirror.local_is_complete and not array.serves_remote(record):
             return self._settle(array, record, None)
         array.bring_back(self._withdraw(record))
