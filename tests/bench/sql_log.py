@@ -15,8 +15,9 @@ _HOUSEKEEPING = re.compile(r"(SET |SHOW |SELECT @@|SELECT VERSION\(\)|SELECT DAT
                            r'pg_catalog\.version|select current_schema|SELECT t\.oid|SELECT pg_type|SELECT typname)', re.IGNORECASE)
 _BEGIN = re.compile(r'(BEGIN|START TRANSACTION)\b', re.IGNORECASE)
 _END = re.compile(r'(COMMIT|ROLLBACK)\b', re.IGNORECASE)
-_SWEEP = re.compile(r'SELECT migration\.id\s+FROM migration\s+WHERE migration\.next_wakeup <=|FROM debt\s+(INNER )?JOIN service\b',
-                    re.IGNORECASE)
+#: What a sweep looks for, each time or each few seconds: what is due, debts, and the oldest agent's version.
+_SWEEP = re.compile(r'SELECT migration\.id\s+FROM migration\s+WHERE migration\.next_wakeup <=|FROM debt\s+(INNER )?JOIN service\b|'
+                    r'SELECT DISTINCT service\.rpc_version\b', re.IGNORECASE)
 _HEARTBEAT = re.compile(r'(UPDATE service SET (?=.*\bprocess_id)|INSERT INTO service\b|UPDATE migration SET progress=(CAST\()?\(?CASE\b)',
                         re.IGNORECASE | re.DOTALL)
 _UUID = re.compile(r'[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}')

@@ -77,6 +77,7 @@ class TestAttribution(base.TestCase):
         self.assertEqual(SWEEP, self.kind('SELECT migration.id \nFROM migration \nWHERE migration.next_wakeup <= now()'))
         self.assertEqual(SWEEP, self.kind('SELECT debt.id FROM debt INNER JOIN service ON service.host = debt.host'))
         self.assertEqual(SWEEP, self.kind('SELECT debt.id \nFROM debt JOIN service ON service.host = debt.host'))
+        self.assertEqual(SWEEP, self.kind('SELECT DISTINCT service.rpc_version \nFROM service \nWHERE service.last_seen > 1'))
 
     def test_attribute_keeps_every_transaction(self):
         """Given transactions of all kinds, then each is in one place."""
