@@ -100,6 +100,8 @@ class Storage:
                 return f'the backing file {path} is in none of the storage directories'
             if not os.path.isfile(path) or not os.access(path, os.R_OK):
                 return f'the backing file {path} is not there or cannot be read'
+            if markers.read(os.path.join(os.path.dirname(path), markers.CREATED)):
+                return f'the backing file {path} is the disk of another guest, with which it would go'
             path = disk_format.read(path).backing
             if not path:
                 return ''

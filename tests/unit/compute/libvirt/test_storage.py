@@ -149,6 +149,13 @@ class PathTest(Case):
             self.assertRaises(error, self.storage.check_new_disk, path, form, size, backing)
         self.assertRaises(exceptions.InvalidRequest, self.storage.check_new_disk, '/etc/passwd', 'qcow2', 1, '')
 
+    def test_the_disk_of_another_guest_backs_none(self):
+        """Given a disk in a guest's directory, then no other disk may stand on it, for it goes with its guest."""
+        disk = self.put(f'i/{UUID}/vda.qcow2', qcow2(1))
+        self.assertEqual('', self.storage.chain_problem(disk))
+        self.put(f'i/{UUID}/{markers.CREATED}', b'alpha')
+        self.assertIn('another guest', self.storage.chain_problem(disk))
+
 
 class InUseTest(Case):
     """Files that a process has open."""
