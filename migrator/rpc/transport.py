@@ -49,6 +49,7 @@ class Transport:
         self.messaging = messaging
         self.broker = broker
         self._in_memory = messaging._driver.__class__.__module__.endswith('impl_fake')
+        self.closed = False
         self._ready = self._in_memory
         self._probe = None
         self._lock = threading.Lock()
@@ -83,7 +84,8 @@ class Transport:
         self._ready = True
 
     def close(self):
-        """Let go of the connections."""
+        """Let go of the connections. A request that still waits for its answer then raises NoAnswer."""
+        self.closed = True
         if not self._in_memory:  # there it would drop the queues of everybody else in the process
             self.messaging.cleanup()
 
@@ -168,6 +170,8 @@ class Client:
         except OSError as error:  # of ours or of the other side: nobody knows
             raise errors.NoAnswer(f'{name} to {whom} broke off: {_first_line(error)}') from None
         except Exception as error:  # noqa: BLE001 - whatever the other side raised, rebuilt
+            if self.transport.closed:   # oslo.messaging stumbles over what is no longer there
+                raise errors.NoAnswer(f'this process closed its connection while it waited for the answer of {whom} to {name}') from None
             raise self._translate(error, whom, name) from None
 
     def _translate(self, error, whom, name):

@@ -98,6 +98,28 @@ class ReachTest(RpcTestCase):
         self.assertIn('broker', str(self.assertRaises(exceptions.Unavailable, api.hosts)))
         self.assertLess(time.monotonic() - began, transport.CONNECT_SECONDS + 2)
 
+    def test_a_process_that_closes_its_connection_tells_whoever_still_waits(self):
+        entered, go = threading.Event(), threading.Event()
+        self.addCleanup(go.set)
+
+        class Slow(support.SampleEndpoint):
+            @server.exposed(contract.COMPUTE)
+            def locate_instance(self, context, instance_uuid, migration_id, epoch):
+                entered.set()
+                go.wait(30)
+        self.serve(contract.TOPIC_COMPUTE, self.host, Slow())
+        way = support.make_transport(self.url)
+        api, raised = compute.ComputeAPI(self.conf, way), []
+
+        def ask():
+            raised.append(self.assertRaises(errors.NoAnswer, api.locate_instance, support.new_context(), self.host, 'x', 'm', 1))
+        asking = threading.Thread(target=ask)
+        asking.start()
+        entered.wait(30)
+        way.close()
+        asking.join(30)
+        self.assertIn('closed its connection', str(raised[0]))
+
     def test_a_wrong_password_is_told_in_words(self):
         account, _, rest = self.url.rpartition('@')
         api = conductor.ConductorAPI(self.conf, transport.get_transport(self.conf, f'{account}x@{rest}'))
