@@ -121,13 +121,17 @@ class Console:
         return max((tick.number for tick in self.written()), default=0)
 
     def missing(self):
-        """Numbers of ticks that should stand between the first and the last one and do not. A restart of the guest counts anew."""
-        missing, before = [], None
+        """Numbers of ticks between the first and the last one that no host's console has. A restart of the guest counts anew.
+
+        Two consoles may take turns: after a broken hand-over libvirt lets the guest run on at the source for the instant until it is
+        held there, so the order of the lines says nothing.
+        """
+        runs = [[]]
         for tick in self.ticks():
-            if before is not None and tick.number > before + 1:
-                missing += range(before + 1, tick.number)
-            before = tick.number
-        return missing
+            if tick.number == 0:
+                runs.append([])
+            runs[-1].append(tick.number)
+        return [number for run in runs if run for number in sorted(set(range(min(run), max(run))) - set(run))]
 
     def largest_gap(self, since=0.0, by='seen'):
         """Longest silence in seconds between two ticks of which the first was read at or after `since` (monotonic seconds)."""

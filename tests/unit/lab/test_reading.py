@@ -52,6 +52,18 @@ class ConsoleTest(testtools.TestCase):
         self.console.wait_for('tick 4')
         self.assertEqual([2, 3], self.console.missing())
 
+    def test_a_source_that_ran_on_for_an_instant_leaves_no_gap(self):
+        """Given a guest at the destination, of which the source says one more old tick before it is held there, none is missing."""
+        self._say(0, 'tick 0 1.0\ntick 1 1.1\n')
+        self.console.wait_for('tick 1')
+        self._say(1, 'tick 2 1.2\ntick 3 1.3\ntick 4 1.4\n')
+        self.console.wait_for('tick 4')
+        self._say(0, 'tick 2 1.2\n')
+        self.console.wait_for('tick 4 1.4\ntick 2 1.2')
+        self._say(1, 'tick 5 1.5\n')
+        self.console.wait_for('tick 5')
+        self.assertEqual([], self.console.missing())
+
     def test_silence_shows_by_our_clock_only(self):
         """Given a guest that was paused for 0.3 s, and whose own clock stood still, the gap shows by arrival."""
         self._say(0, 'tick 0 1.0\n')
