@@ -25,6 +25,8 @@ UPGRADE_OPTS = [
     cfg.StrOpt('compute', default='auto', regex=r'(auto|[0-9]{1,4}\.[0-9]{1,4})$',
                help='Highest version of requests that conductors send to agents, such as 1.0. auto: what the oldest agent '
                     'that was heard of lately understands.'),
+    cfg.StrOpt('volume', default='auto', regex=r'(auto|[0-9]{1,4}\.[0-9]{1,4})$',
+               help='The same for requests to volume agents.'),
     cfg.StrOpt('conductor', default='', regex=r'([0-9]{1,4}\.[0-9]{1,4})?$',
                help='Highest version of requests that agents and the command line send to conductors. Empty: their own, for conductors are '
                     'upgraded first.'),

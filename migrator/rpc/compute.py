@@ -1,10 +1,9 @@
 """What the conductor asks of compute agents: one method for each entry of the contract, dataclasses in and out."""
-from migrator import exceptions
 from migrator.rpc import contract, facts, traces
-from migrator.rpc.transport import Client
+from migrator.rpc.questions import AgentAPI
 
 
-class ComputeAPI:
+class ComputeAPI(AgentAPI):
     """Client of the compute agents.
 
     Version history:
@@ -19,9 +18,7 @@ class ComputeAPI:
 
     def __init__(self, conf, transport, lowest=str):
         """lowest: gives the highest version that all live agents understand, '' for any; a pinned [upgrade_levels] compute is stronger."""
-        pinned = conf.upgrade_levels.compute
-        self._client = Client(transport, contract.TOPIC_COMPUTE, contract.COMPUTE, contract.COMPUTE_VERSION,
-                              lowest if pinned == 'auto' else lambda: pinned, broken=exceptions.AgentError)
+        super().__init__(transport, contract.TOPIC_COMPUTE, contract.COMPUTE, contract.COMPUTE_VERSION, conf.upgrade_levels.compute, lowest)
 
     def check_can_live_migrate_destination(self, context, host, guest):
         """Ask what `host` offers to `guest` (facts.Guest). Returns DestinationFacts. No side effects."""
@@ -95,16 +92,3 @@ class ComputeAPI:
     def delete_instance(self, context, host, envelope, instance_uuid):
         """Have a stopped guest and its disks removed."""
         return self._start(context, host, 'delete_instance', envelope, instance_uuid=instance_uuid)
-
-    def _start(self, context, host, name, envelope, **arguments):
-        return self._ask(facts.Report, context, host, name, envelope=facts.to_wire(envelope), **arguments)
-
-    def _ask(self, answer, context, host, name, **arguments):
-        data = self._client.call(context, name, server=host, **arguments)
-        try:
-            return facts.from_wire(answer, data)
-        except exceptions.InvalidRequest as error:  # the answer is at fault, not the caller
-            raise exceptions.AgentError(f'{host} answered {name} with what cannot be read: {error}') from None
-
-    def _yes(self, context, host, name, **arguments):
-        return bool(self._client.call(context, name, server=host, **arguments))

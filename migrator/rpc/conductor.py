@@ -182,15 +182,16 @@ class AgentToConductorAPI:
 
     Version history:
 
-    * 1.0 - operation_finished, heartbeat.
+    * 1.0 - operation_finished, heartbeat, volume_heartbeat.
 
-    Both raise errors.NoAnswer, errors.NotDelivered and the conductor's own errors; both may be repeated.
+    All raise errors.NoAnswer, errors.NotDelivered and the conductor's own errors; all may be repeated.
     """
 
-    def __init__(self, conf, transport):
+    def __init__(self, conf, transport, interval=None):
+        """interval: seconds between two heartbeats; None is that of compute agents."""
         self._client = rpc_transport.Client(transport, contract.TOPIC_CONDUCTOR, contract.AGENT, contract.AGENT_VERSION,
                                             lambda: conf.upgrade_levels.conductor, namespace=contract.AGENT_NAMESPACE)
-        self._patience = heartbeat_patience(conf.compute.heartbeat_interval)
+        self._patience = heartbeat_patience(interval or conf.compute.heartbeat_interval)
 
     def operation_finished(self, context, report):
         """Tell the outcome of an operation (facts.Report); returning means that the conductor has recorded it."""
@@ -199,3 +200,7 @@ class AgentToConductorAPI:
     def heartbeat(self, context, heartbeat):
         """Tell that the agent lives (facts.Heartbeat). Returns {'resync': bool}: the conductor wants the whole inventory next."""
         return self._client.call(context, 'heartbeat', patience=self._patience, heartbeat=facts.to_wire(heartbeat)) or {}
+
+    def volume_heartbeat(self, context, heartbeat):
+        """Tell that a volume agent lives (volume_facts.VolumeHeartbeat), with all that it has."""
+        self._client.call(context, 'volume_heartbeat', patience=self._patience, heartbeat=facts.to_wire(heartbeat))

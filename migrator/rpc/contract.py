@@ -15,15 +15,18 @@ import re
 CONTROL_EXCHANGE = 'migrator'
 TOPIC_CONDUCTOR = 'migrator-conductor'
 TOPIC_COMPUTE = 'migrator-compute'
+TOPIC_VOLUME = 'migrator-volume'
 
 #: Largest request that is accepted, in bytes of JSON.
 MAX_PAYLOAD = 1 << 20
 
 #: 1.0 - the first release: the eight methods of seed 000, instances, locate, operations, audit.
 COMPUTE_VERSION = '1.0'
+#: 1.0 - the first release: volumes and their migration (seed 001), locate, operations, audit.
+VOLUME_VERSION = '1.0'
 #: 1.0 - the first release: migrations, recover, audit, debts, hosts, instances (namespace None).
 CONDUCTOR_VERSION = '1.0'
-#: 1.0 - the first release: operation_finished, heartbeat (namespace `agent`), what agents tell the conductor.
+#: 1.0 - the first release: operation_finished, heartbeat, volume_heartbeat (namespace `agent`), what agents tell the conductor.
 AGENT_NAMESPACE = 'agent'
 AGENT_VERSION = '1.0'
 
@@ -93,10 +96,41 @@ COMPUTE = {m.name: m for m in (
     Method('delete_instance', Kind.SPAWN, 10, ('envelope', 'instance_uuid'), 'remove the guest and its disks'),
 )}
 
+#: plan: a volume_facts.VolumePlan. lun: a LunRef. All steps of a migration may be repeated; the agent does the work once.
+VOLUME = {m.name: m for m in (
+    Method('check_can_migrate_volume_target', Kind.CALL, 15, ('plan',), 'VolumeTargetFacts: what the target backend offers to the volume'),
+    Method('check_can_migrate_volume_source', Kind.CALL, 15, ('plan',), 'VolumeSourceFacts: what the volume is at its backend'),
+    Method('locate_volume', Kind.CALL, 20, ('lun', 'migration_id', 'epoch'),
+           'VolumeLocation: what the array says of the LUN; what was sent under an older epoch is refused from then on'),
+    Method('get_operation', Kind.CALL, 10, ('op_id',), "Report from the agent's journal; state `unknown` if it has none"),
+    Method('audit', Kind.CALL, 30, ('marker',), "a Part of what is on the agent's arrays; marker: where the last one ended, '' at first"),
+    Method('volume_progress', Kind.CALL, 10, ('migration_id',), 'Progress of its mirror or copy; inactive if none runs here'),
+    Method('cancel_volume_job', Kind.CALL, 10, ('migration_id',), 'end its copy, and refuse one that has not begun; true if one ran'),
+    Method('set_copy_rate', Kind.CALL, 10, ('migration_id', 'bytes_per_second'), '0: no limit; true if a copy runs here'),
+    Method('create_volume', Kind.SPAWN, 10, ('envelope', 'spec'), 'make a LUN that reads as zeros; result: locator'),
+    Method('delete_volume', Kind.SPAWN, 10, ('envelope', 'lun'), 'remove a LUN that nobody uses'),
+    Method('extend_volume', Kind.SPAWN, 10, ('envelope', 'lun', 'size'), 'grow a LUN'),
+    Method('export_attachment', Kind.SPAWN, 10, ('envelope', 'attachment'), 'make a LUN reachable for a guest; result: connection'),
+    Method('unexport_attachment', Kind.SPAWN, 10, ('envelope', 'attachment'), 'end that'),
+    Method('migrate_volume', Kind.SPAWN, 10, ('envelope', 'plan'), 'seed 001, step 1: ask the source driver; result: moved, model_update'),
+    Method('export_volume', Kind.SPAWN, 10, ('envelope', 'plan'), 'make the source reachable for the target; result: connection'),
+    Method('migrate_volume_target', Kind.SPAWN, 10, ('envelope', 'plan'),
+           'seed 001, step 2: ask the target driver; result: moved, migration_async, model_update'),
+    Method('cancel_migration_target', Kind.SPAWN, 10, ('envelope', 'plan'), 'undo a take-over that was not committed'),
+    Method('complete_migration_target', Kind.SPAWN, 10, ('envelope', 'plan'), 'seed 001, step 4: until nothing is needed of the source'),
+    Method('create_target_volume', Kind.SPAWN, 10, ('envelope', 'plan'), 'make the LUN of a host copy; result: locator'),
+    Method('copy_volume', Kind.SPAWN, 10, ('envelope', 'plan'), 'copy from the source; goes on where it was; result: bytes, seconds'),
+    Method('verify_volume', Kind.SPAWN, 10, ('envelope', 'plan'), 'compare both ends; result: digest, how'),
+    Method('delete_target_volume', Kind.SPAWN, 10, ('envelope', 'plan'), 'remove what create_target_volume made'),
+    Method('unexport_volume', Kind.SPAWN, 10, ('envelope', 'plan'), 'end what export_volume began'),
+    Method('delete_source_volume', Kind.SPAWN, 10, ('envelope', 'plan'), 'remove the LUN that the volume has left'),
+)}
+
 #: What agents call on the conductor, namespace AGENT_NAMESPACE.
 AGENT = {m.name: m for m in (
     Method('operation_finished', Kind.CALL, 5, ('report',), 'Report of an operation; repeated until it is acknowledged'),
     Method('heartbeat', Kind.CALL, 10, ('heartbeat',), 'alive, inventory, progress; answers {resync: bool}'),
+    Method('volume_heartbeat', Kind.CALL, 10, ('heartbeat',), 'of a volume agent (VolumeHeartbeat): alive, all its backends, progress'),
 )}
 
 #: What an API tier or the command line calls on the conductor.

@@ -362,6 +362,8 @@ def _convert(hint, value, where):
             raise exceptions.InvalidRequest(f'{where} must be a list, not {type(value).__name__}')
         inner = typing.get_args(hint)[0]
         return tuple(_convert(inner, item, f'{where}[{i}]') for i, item in enumerate(value))
+    if isinstance(hint, types.UnionType):             # X | None
+        return None if value is None else _convert(next(h for h in typing.get_args(hint) if h is not types.NoneType), value, where)
     if dataclasses.is_dataclass(hint):
         return from_wire(hint, value, where)
     if issubclass(hint, enum.Enum):

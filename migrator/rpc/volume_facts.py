@@ -13,6 +13,7 @@ LUN = re.compile(r'[A-Za-z0-9][A-Za-z0-9._-]{0,126}\Z')
 EXPORT_URI = re.compile(r'nbds?://[A-Za-z0-9.\[\]:-]{1,255}(:[0-9]{1,5})?/[A-Za-z0-9._-]{1,127}\Z')
 OPTIONAL_UUID = re.compile(rf'\Z|{facts.UUID.pattern}')
 OPTIONAL_LUN = re.compile(rf'\Z|{LUN.pattern}')
+VERIFICATION = re.compile(r'(sampled|full)\Z')
 #: LUNs are made of whole sectors of this size.
 SECTOR = 512
 
@@ -103,3 +104,152 @@ class Progress:
     done: int = facts._field(None, 0, MAX_BYTES, default=0)
     rate: int = facts._field(None, 0, MAX_BYTES, default=0)
     ready: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class LunRef:
+    """Where a LUN is: the agent's host, the backend there, its pool, and the LUN's name in it."""
+
+    host: str = facts._field(facts.HOST)
+    backend: str = facts._field(BACKEND)
+    pool: str = facts._field(BACKEND)
+    lun: str = facts._field(LUN)
+
+    @property
+    def place(self):
+        """The pool as users see it: host@backend#pool."""
+        return f'{self.host}@{self.backend}#{self.pool}'
+
+
+@dataclasses.dataclass(frozen=True)
+class VolumeSpec:
+    """A LUN that `volume create` asks for; its owner is the workflow that makes it."""
+
+    volume_id: str = facts._field(facts.UUID)
+    lun: LunRef
+    size: int = facts._field(None, SECTOR, MAX_BYTES, default=SECTOR)
+
+    def verify(self):
+        """A LUN is made of whole sectors; raises InvalidRequest."""
+        if self.size % SECTOR:
+            raise exceptions.InvalidRequest(f'VolumeSpec.size: {self.size} is no multiple of {SECTOR}')
+
+
+@dataclasses.dataclass(frozen=True)
+class VolumeAttachment:
+    """What `export_attachment` and `unexport_attachment` are given: one LUN for one attachment. force: clients are cut off."""
+
+    id: str = facts._field(facts.UUID)
+    volume_id: str = facts._field(facts.UUID)
+    lun: LunRef
+    writable: bool = True
+    force: bool = False
+
+    @property
+    def export(self):
+        """The export's name, the same at every repetition."""
+        return f'attachment-{self.id}'
+
+
+@dataclasses.dataclass(frozen=True)
+class VolumePlan:
+    """What every step of one volume's migration is given: decided by the conductor, stored, and the same at each repetition.
+
+    connection: of the source's export, once export_volume has said it. bandwidth: bytes a second, 0 is no limit.
+    """
+
+    migration_id: str = facts._field(facts.UUID)
+    volume_id: str = facts._field(facts.UUID)
+    source: LunRef
+    target: Target
+    size: int = facts._field(None, SECTOR, MAX_BYTES, default=SECTOR)
+    connection: Connection | None = None
+    force_host_copy: bool = False
+    verification: str = facts._field(VERIFICATION, default='sampled')
+    bandwidth: int = facts._field(None, 0, MAX_BYTES, default=0)
+
+    @property
+    def export(self):
+        """Name of the source's export for this migration, and of the target's while it is copied to."""
+        return f'migration-{self.migration_id}'
+
+    def verify(self):
+        """What no single field can tell; raises InvalidRequest."""
+        if (self.target.migration_id, self.target.volume_id) != (self.migration_id, self.volume_id):
+            raise exceptions.InvalidRequest('VolumePlan.target belongs to another migration or volume')
+        if self.target.size < self.size:
+            raise exceptions.InvalidRequest(f'VolumePlan.target has {self.target.size} bytes, the volume {self.size}')
+        where = LunRef(self.target.host, self.target.backend, self.target.pool, self.target.lun)
+        if where == self.source:
+            raise exceptions.InvalidRequest('VolumePlan.target is the source')
+
+
+@dataclasses.dataclass(frozen=True)
+class VolumeTargetFacts:
+    """`check_can_migrate_volume_target`: what the target offers. Gathered without side effects.
+
+    offline: why the array does not answer, in words; then the rest is unknown. pool: None if there is no such pool. occupied: what
+    stands under the target's name, in words; '' is good, and so is what this very migration made.
+    """
+
+    driver: str = ''
+    offline: str = ''
+    types: tuple[str, ...] = ()
+    capabilities: tuple[str, ...] = ()
+    array_id: str = ''
+    pool: Pool | None = None
+    occupied: str = ''
+
+
+@dataclasses.dataclass(frozen=True)
+class VolumeSourceFacts:
+    """`check_can_migrate_volume_source`: what the volume is at its array. Gathered without side effects.
+
+    offline: why the array does not answer, in words; then `lun` is None.
+    """
+
+    driver: str = ''
+    offline: str = ''
+    types: tuple[str, ...] = ()
+    capabilities: tuple[str, ...] = ()
+    array_id: str = ''
+    lun: Lun | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class VolumeLocation:
+    """What one agent says of one LUN at this moment (`locate_volume`), the evidence that recovery decides from.
+
+    lun: as the array tells of it, state ABSENT when there is none; None when nobody answered, which says nothing about the LUN. An array
+    that does not answer its agent is an error (DriverError). job_active: an operation of the migration that moves its data runs there.
+    """
+
+    lun: Lun | None = None
+    job_active: bool = False
+    process_id: str = facts._field(facts.PROCESS, default='')
+
+
+@dataclasses.dataclass(frozen=True)
+class VolumeHeartbeat:
+    """A volume agent's sign of life: always everything that it has to say. `sequence` counts up from 1 within a process."""
+
+    host: str = facts._field(facts.HOST)
+    process_id: str = facts._field(facts.PROCESS, default='')
+    host_boot_id: str = facts._field(facts.PROCESS, default='')
+    sequence: int = facts._field(None, 0, 2 ** 62, default=0)
+    monotonic: float = facts._field(None, 0.0, facts.MAX_CLOCK, default=0.0)    # the agent's clock when it was sent
+    rpc_version: str = facts._field(facts.VERSION, default='')
+    draining: bool = False
+    backends: tuple[Backend, ...] = ()
+    progress: dict = dataclasses.field(default_factory=dict)      # migration id -> Progress as a dict
+
+    def verify(self):
+        """What is stored by name has its bounds; raises InvalidRequest."""
+        if len(self.progress) > facts.MAX_PROGRESS:
+            raise exceptions.InvalidRequest(f'heartbeat.progress has {len(self.progress)} entries, the limit is {facts.MAX_PROGRESS}')
+        for migration, progress in self.progress.items():
+            if not facts.UUID.match(migration):
+                raise exceptions.InvalidRequest(f'heartbeat: {migration!r:.80} is no uuid')
+            facts.from_wire(Progress, progress, f'heartbeat.progress[{migration}]')
+        if len({backend.name for backend in self.backends}) != len(self.backends):
+            raise exceptions.InvalidRequest('heartbeat: two backends have one name')

@@ -9,7 +9,7 @@ from oslo_context import context as oslo_context
 from oslo_log import formatters
 
 from migrator import config, exceptions
-from migrator.rpc import compute, conductor, contract, errors, facts, server, transport, wire
+from migrator.rpc import compute, conductor, contract, errors, facts, server, transport, volume, wire
 from migrator.rpc import context as rpc_context
 from tests.unit.rpc import support
 
@@ -137,8 +137,8 @@ class FormTest(ClientTestCase):
 class CompleteTest(testtools.TestCase):
 
     def test_every_client_has_a_method_for_every_entry_of_its_table_and_no_other(self):
-        for cls, table in ((compute.ComputeAPI, contract.COMPUTE), (conductor.ConductorAPI, contract.CONDUCTOR),
-                           (conductor.AgentToConductorAPI, contract.AGENT)):
+        for cls, table in ((compute.ComputeAPI, contract.COMPUTE), (volume.VolumeAPI, contract.VOLUME),
+                           (conductor.ConductorAPI, contract.CONDUCTOR), (conductor.AgentToConductorAPI, contract.AGENT)):
             public = {name for name in vars(cls) if not name.startswith('_')} - {'from_url', 'close'}
             self.assertEqual(set(table), public)
 
