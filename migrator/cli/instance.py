@@ -1,4 +1,6 @@
 """migrator instance …: what guests there are, and starting, stopping and deleting them."""
+import textwrap
+
 from migrator.cli import arguments, base, output, waiting
 from migrator.cli.migration import pages
 from migrator.states import InstanceState
@@ -31,11 +33,27 @@ def sighting(found):
     return f'{output.plain(found["state"])} on {output.plain(found["host"])}' if found else ''
 
 
+def state(view):
+    """Tell the state; of a guest whose host is down, that it is what the host told last."""
+    if view.get('host_state', 'up') == 'up':
+        return output.plain(view['state'])
+    seen = f', last seen {output.ago(view["host_silent_seconds"])} ago' if view['host_last_seen'] else ''
+    return f'{output.plain(view["state"])} (host down{seen})'
+
+
+def folded_state(view):
+    """Tell the state in a column that leaves room for others."""
+    return textwrap.fill(state(view), STATE_WIDTH)
+
+
+#: Characters of a line of a state in a list; with it the table fits into 120.
+STATE_WIDTH = 21
+
 ALL = (
     output.Column('name', 'Name'),
     output.Column('uuid', 'UUID'),
     output.Column('host', 'Host'),
-    output.Column('state', 'State'),
+    output.Column('state', 'State', told=folded_state),
     output.Column('memory_mib', 'Memory', output.mib),
     output.Column('vcpus', 'vCPUs'),
     output.Column('locked_by', 'Locked by'),
@@ -45,7 +63,9 @@ ALL = (
 LIST = tuple(column for column in ALL if column.key != 'locked_by')
 
 SHOW = (
-    *ALL[:6],
+    *ALL[:3],
+    output.Column('state', 'State', told=state),
+    *ALL[4:6],
     output.Column('disks', 'Disks', disks),
     output.Column('managed', 'Made by migrator', output.yes),
     *ALL[6:],
@@ -55,7 +75,10 @@ SHOW = (
 
 
 class InstanceList(base.ListCommand):
-    """List all instances, by name."""
+    """List all instances, by name.
+
+    Of an instance whose host is down the state is what the host told last, and says so.
+    """
 
     columns = LIST
     long = ALL

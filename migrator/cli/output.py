@@ -59,6 +59,14 @@ def duration(milliseconds):
     return f'{seconds // 3600:.0f} h {seconds % 3600 // 60:.0f} min'
 
 
+def ago(seconds):
+    """Write for how long something lasts in its largest unit: 59 s, 3 min, 5 h, 2 days."""
+    for unit, name in ((86400, 'day' if seconds < 2 * 86400 else 'days'), (3600, 'h'), (60, 'min')):
+        if seconds >= unit:
+            return f'{seconds // unit:.0f} {name}'
+    return f'{seconds:.0f} s'
+
+
 def moment(text, milliseconds=False):
     """Write a time of the API (ISO 8601, UTC) for people: 2026-01-31 12:00:00Z; '' stays ''."""
     words = plain(text).replace('T', ' ')
@@ -131,18 +139,20 @@ class Column:
     """One column or field.
 
     key: in the view, and in JSON, YAML, CSV. heading: in tables. words: turns the value into what people read.
-    of: takes the value from the view, where it is not simply there under its key.
+    of: takes the value from the view, where it is not simply there under its key. told: makes what people read from the whole view,
+    where the value alone does not tell it.
     """
 
     key: str
     heading: str
     words: typing.Callable = plain
     of: typing.Callable | None = None
+    told: typing.Callable | None = None
 
     def cell(self, view):
         """Give the cell of one view."""
         value = self.of(view) if self.of else view.get(self.key, '')
-        return Cell(value, self.words(value))
+        return Cell(value, self.told(view) if self.told else self.words(value))
 
 
 def guest(view):

@@ -164,14 +164,17 @@ class UserEndpoint:
         filters = checked_filters(filters, ('host', 'state'))
         one_of(filters, 'state', InstanceState)
         limit, marker = page(limit, marker)
-        return self.database.run(lambda tx: [views.instance_view(r) for r in catalogue.listing(
-            tx, filters.get('host'), filters.get('state'), limit, marker)])
+        return self.database.run(lambda tx: [self._instance(r) for r in catalogue.listing(
+            tx, filters.get('host'), filters.get('state'), limit, marker)] or views.nothing_of(tx, filters))
 
     @server.exposed(contract.CONDUCTOR)
     def instance_show(self, context, instance):
         """One guest, by uuid or unique name."""
         instance = text(instance, 'instance')
-        return views.instance_view(self.database.run(lambda tx: catalogue.get(tx, instance)))
+        return self._instance(self.database.run(lambda tx: catalogue.get(tx, instance)))
+
+    def _instance(self, row):
+        return views.instance_view(row, self.settings.host_down_after)
 
     @server.exposed(contract.CONDUCTOR)
     def instance_create(self, context, host, spec, request_id, start):

@@ -125,7 +125,7 @@ class ConductorAPI:
     # --- instances ---
 
     def instances(self, filters=None, limit=1000, marker=None):
-        """List instances by name. filters: host, state."""
+        """List instances by name. filters: host, state. HostNotFound, if the list is empty because there is no such host."""
         return self._call('instances', filters=filters or {}, limit=limit, marker=marker)
 
     def instance_show(self, instance):

@@ -3,7 +3,7 @@ import sqlalchemy as sa
 
 from migrator import exceptions
 from migrator.conductor.db.database import now_ms
-from migrator.conductor.db.tables import OPEN_DEBT, debt, instance, resource_lock
+from migrator.conductor.db.tables import OPEN_DEBT, debt, instance, resource_lock, service
 from migrator.rpc import facts
 from migrator.states import GuestState, InstanceState
 
@@ -18,12 +18,17 @@ def resource(uuid):
 
 def _query():
     owed = sa.select(sa.func.count()).where(debt.c.instance_uuid == instance.c.uuid, OPEN_DEBT).scalar_subquery()
-    return sa.select(instance, resource_lock.c.migration_id.label('locked_by'), owed.label('owed')).outerjoin(
-        resource_lock, resource_lock.c.resource == sa.literal('instance:').concat(instance.c.uuid))
+    return sa.select(instance, resource_lock.c.migration_id.label('locked_by'), owed.label('owed'), service.c.last_seen.label('host_seen'),
+                     now_ms().label('now')).outerjoin(
+        resource_lock, resource_lock.c.resource == sa.literal('instance:').concat(instance.c.uuid)).outerjoin(
+        service, service.c.host == instance.c.host)
 
 
 def get(tx, uuid_or_name):
-    """Read one guest with its lock and number of debts. One statement. Raises InstanceNotFound, or InvalidRequest for two of a name."""
+    """Read one guest with its lock, its number of debts and when its host was heard of. One statement.
+
+    Raises InstanceNotFound, or InvalidRequest for two of a name.
+    """
     key = instance.c.uuid if facts.UUID.match(uuid_or_name) else instance.c.name
     rows = tx.execute(_query().where(key == uuid_or_name).limit(2)).all()
     if not rows:

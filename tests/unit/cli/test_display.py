@@ -4,6 +4,8 @@ import json
 
 import yaml
 
+from migrator import exceptions
+from migrator.cli import output
 from tests.unit.cli.support import INSTANCE, MIGRATION, Answers, CommandCase, host, instance, migration
 
 
@@ -25,7 +27,8 @@ class HostTest(CommandCase):
                 'written_off_at': '', 'refused': False, 'created_at': '2026-01-31T12:00:00.123Z'}
         for line, more, answer in (
                 ('host list', 'QEMU', {'hosts': [host('compute-012')]}),
-                ('instance list', 'Locked by', {'instances': [instance('database-0123', host='compute-012')]}),
+                ('instance list', 'Locked by', {'instances': [instance(
+                    'database-0123', host='compute-012', host_state='down', host_silent_seconds=23 * 60)]}),
                 ('migration list', 'must be heard', {'list': [moving]}), ('debt list', 'Migration', {'debts': [debt]}),
                 ('migration list --all-kinds', 'must be heard', {'list': [moving]})):
             short, long = self.run_cli(*line.split(), **answer).out, self.run_cli(*line.split(), '--long', **answer).out
@@ -78,6 +81,26 @@ class InstanceTest(CommandCase):
         self.assertIn('vda: /instances/web-1/vda.qcow2, qcow2, 1 GiB', shown.out)
         shown = self.run_cli('instance', 'show', INSTANCE.upper(), '-f', 'json', instance_show=instance())
         self.assertEqual((instance(), [('instance_show', INSTANCE)]), (json.loads(shown.out), shown.calls))
+
+    def test_a_state_that_is_old_says_so(self):
+        """Given a host that is down, people read that the state is what it told last; machines find that in fields of its own."""
+        gone = instance(host_state='down', host_silent_seconds=200, host_last_seen='2026-01-31T12:00:00.123Z')
+        words = 'running (host down, last seen 3 min ago)'
+        self.assertIn(words, self.run_cli('instance', 'show', 'web-1', instance_show=gone).out)
+        lines = self.run_cli('instance', 'list', instances=[gone]).out.splitlines()
+        cells = [line.split('|')[4].strip() for line in lines if line.startswith('|')]
+        self.assertEqual(['State', words], [cells[0], ' '.join(cells[1:])])
+        self.assertEqual('running\n', self.run_cli('instance', 'list', '-f', 'value', '-c', 'state', instances=[gone]).out)
+        self.assertEqual([gone], json.loads(self.run_cli('instance', 'list', '-f', 'json', instances=[gone]).out))
+        self.assertNotIn('down', self.run_cli('instance', 'list', instances=[instance()]).out)
+
+    def test_how_long_ago_is_told_in_the_largest_unit(self):
+        self.assertEqual(['0 s', '59 s', '3 min', '1 h', '1 day', '2 days'],
+                         [output.ago(seconds) for seconds in (0, 59, 239, 3600, 86400, 2 * 86400)])
+
+    def test_a_host_that_there_is_not(self):
+        result = self.run_cli('instance', 'list', '--host', 'zzz', instances=exceptions.HostNotFound('there is no host zzz'))
+        self.assert_refused(result, 3, 'HostNotFound', 'there is no host zzz')
 
     def test_create_sends_a_specification(self):
         made = migration('preparing', kind='instance_create', destination_host='')

@@ -182,6 +182,9 @@ class MigrationTest(ManagerTestCase):
         for filters in ({'host': 'gamma'}, {'host': 'gamma', 'needs_attention': True}):
             self.refused(exceptions.HostNotFound, 'there is no host gamma', self.api.list, filters)
         self.refused(exceptions.HostNotFound, 'there is no host gamma', self.api.debts, {'host': 'gamma'})
+        for filters in ({'host': 'gamma'}, {'host': 'gamma', 'state': 'running'}):
+            self.refused(exceptions.HostNotFound, 'there is no host gamma', self.api.instances, filters)
+        self.assertEqual([], self.api.instances({'host': 'alpha'}))
         for instance in ('nobody', NOBODY):
             self.refused(exceptions.InstanceNotFound, f'there is no instance {instance}', self.api.list, {'instance': instance})
 
@@ -251,6 +254,18 @@ class InstanceTest(ManagerTestCase):
     def test_delete_of_a_running_one(self):
         self.cloud.create('web', 'alpha')
         self.refused(exceptions.InstanceRunning, 'stop it first', self.api.instance_delete, 'web')
+
+    def test_the_state_of_one_whose_host_is_down_is_what_the_host_told_last(self):
+        guest = self.cloud.create('web', 'alpha')
+        shown = self.api.instance_show(guest)
+        self.assertEqual(('running', 'up'), (shown['state'], shown['host_state']))
+        self.cloud.world.host_crash('alpha')
+        self.cloud.kill_agent('alpha')
+        self.cloud.wait_down('alpha')
+        for view in (self.api.instance_show(guest), *self.api.instances({'host': 'alpha'})):
+            self.assertEqual(('running', 'down'), (view['state'], view['host_state']))
+            self.assertEqual(self.api.host_show('alpha')['last_seen'], view['host_last_seen'])
+        self.wait_for(lambda: self.api.instance_show(guest)['host_silent_seconds'] >= 2, 'the silence to be counted')
 
     def test_a_bad_time_for_stop(self):
         self.cloud.create('web', 'alpha')
