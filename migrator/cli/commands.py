@@ -24,6 +24,7 @@ COMMANDS = {
     'instance start': 'migrator.cli.instance:InstanceStart',
     'instance stop': 'migrator.cli.instance:InstanceStop',
     'instance delete': 'migrator.cli.instance:InstanceDelete',
+    'instance forget': 'migrator.cli.instance_forget:InstanceForget',
     'live-migrate': 'migrator.cli.live_migrate:LiveMigrate',
     'migration list': 'migrator.cli.migration:MigrationList',
     'migration show': 'migrator.cli.migration:MigrationShow',

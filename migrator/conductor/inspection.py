@@ -36,7 +36,7 @@ class Inspection:
             raise exceptions.HostNotFound(f'there is no host {host}')
         since = max((row.now for row in rows), default=0)
         before = self.database.run(lambda tx: inspect.read(tx, since))
-        asked = {row.host: concurrency.spawn(self._ask, context, row) for row in rows}
+        asked = {row.host: concurrency.spawn(self.ask, context, row) for row in rows}
         answers = {name: thread.wait() for name, thread in asked.items()}
         after = self.database.run(lambda tx: inspect.read(tx, since, before))
         heard = {name: answer for name, answer in answers.items() if not isinstance(answer, str)}
@@ -48,7 +48,7 @@ class Inspection:
                 'not_audited': [{'host': name, 'why': why} for name, why in answers.items() if isinstance(why, str)],
                 'audited': sorted(heard)}
 
-    def _ask(self, context, row):
+    def ask(self, context, row):
         """Give (traces, ids of operations) of a host, or in words why it could not be audited."""
         if not views.is_up(row, self.settings.host_down_after):
             return f'last heard of at {views.moment(row.last_seen)}'

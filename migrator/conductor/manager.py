@@ -24,11 +24,12 @@ class UserEndpoint:
 
     target = server.target(contract.CONDUCTOR_VERSION)
 
-    def __init__(self, database, engine, requests, recovery, inspection, agents, settings, pool):
+    def __init__(self, database, engine, requests, recovery, inspection, forgetting, agents, settings, pool):
         self.database = database
         self.engine = engine
         self.recovery = recovery
         self.inspection = inspection
+        self.forgetting = forgetting
         self.requests = requests
         self.agents = agents
         self.settings = settings
@@ -199,6 +200,13 @@ class UserEndpoint:
     def instance_delete(self, context, instance, request_id):
         """Delete a stopped guest."""
         return self._accepted(context, self.requests.instance_delete(context, text(instance, 'instance'), request_key(request_id)))
+
+    @server.exposed(contract.CONDUCTOR)
+    def instance_forget(self, context, instance, assert_dead):
+        """Remove the row of a guest that no host has; assert_dead: names of silent hosts that the caller attests to be off."""
+        if not isinstance(assert_dead, list):
+            raise exceptions.InvalidRequest('assert_dead must be a list of hosts')
+        return self.forgetting.forget(context, text(instance, 'instance'), [host_name(host) for host in assert_dead])
 
     def _accepted(self, context, asked):
         """Answer at once and go on in another thread."""

@@ -52,14 +52,14 @@ class Recovery:
         if host not in concerned:
             raise exceptions.NotPossible(f'migration {row.id} does not concern {host}, but {row.source_host}'
                                          + (f' and {row.destination_host}' if row.destination_host else ''))
-        known = self._silent(tx, host)
+        known = self.silent(tx, host)
         if not concerned[host].dead:
             attestations.insert(tx, row.id, known, context.user, context.request_id)
         words = (f'{host} is attested to be off; it was last heard of at {views.moment(known.last_seen)} '
                  f'(boot {known.host_boot_id or "unknown"}, process {known.process_id})')
         ledger.note(tx, row.id, record.now, record.cursor, 'assert_dead', words, context.user, context.request_id)
 
-    def _silent(self, tx, host):
+    def silent(self, tx, host):
         """Give the row of a host that has not been heard of for long enough. Raises HostNotFound, HostUp, NotPossible."""
         known = hosts.get_many(tx, [host]).get(host)
         if known is None:
@@ -85,7 +85,7 @@ class Recovery:
             if owed.action == 'post_live_migration_at_destination':
                 raise exceptions.NotPossible(f'{owed.action} makes a guest permanent at {owed.host}; it is no cleanup that can be left')
             # A host that is up and refuses for good will not do it either: then somebody may answer for it.
-            known = hosts.get_many(tx, [owed.host])[owed.host] if owed.refused else self._silent(tx, owed.host)
+            known = hosts.get_many(tx, [owed.host])[owed.host] if owed.refused else self.silent(tx, owed.host)
             if not debts.write_off(tx, debt_id, context.user, reason):      # settled since it was read a moment ago
                 return self._debt(tx, debt_id)
             words = (f'{owed.action} at {owed.host} is written off: {reason}; the host was last heard of at '

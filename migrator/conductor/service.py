@@ -13,6 +13,7 @@ from migrator.conductor.agents import Agents
 from migrator.conductor.db import ledger, schema
 from migrator.conductor.db.database import Database
 from migrator.conductor.engine import Engine
+from migrator.conductor.forgetting import Forgetting
 from migrator.conductor.inspection import Inspection
 from migrator.conductor.inventory import Inventory
 from migrator.conductor.manager import AgentEndpoint, UserEndpoint
@@ -50,8 +51,10 @@ class ConductorService(service.Service):
         self.requests = Requests(self.database, self.engine, settings)
         inspection = Inspection(self.database, agents.compute, settings)
         recovery = Recovery(self.database, self.engine, self.requests, settings)
+        self.forgetting = Forgetting(self.database, inspection, recovery, settings)
         self._server = server.make_server(transport, contract.TOPIC_CONDUCTOR, self.host, [
-            UserEndpoint(self.database, self.engine, self.requests, recovery, inspection, agents, settings, self.pool),
+            UserEndpoint(self.database, self.engine, self.requests, recovery, inspection, self.forgetting, agents, settings,
+                         self.pool),
             AgentEndpoint(self.engine, Inventory(self.database, settings.poll_interval, self.versions), self.payments, self.pool)])
         self._stop = threading.Event()
         self._serving = False

@@ -148,6 +148,16 @@ class ConductorAPI:
         """Have a stopped instance and its disks removed. Returns a migration of kind instance_delete."""
         return self._change('instance_delete', request_id, instance=instance)
 
+    def instance_forget(self, instance, assert_dead=()):
+        """Have the row of an instance removed that no host has any more, after every host was asked. Nothing is done at a host.
+
+        assert_dead: names of silent hosts of which the caller attests that they are off; the others must answer. Takes as long as the
+        slowest host. Returns the instance as it was, with 'asked', 'attested' and 'not_asked', which are names of hosts. Repeated, it is
+        InstanceNotFound. NotPossible if a host has something of it or does not answer, HostDown if one is silent, HostUp if
+        an attested one is not, ResourceLocked and DebtOutstanding while work or a cleanup names it.
+        """
+        return self._call('instance_forget', instance=instance, assert_dead=list(assert_dead))
+
     def _change(self, name, request_id, **arguments):
         request_id = request_id or str(uuid.uuid4())
         return self._call(name, hint=f'; whether it was accepted is not known, repeat it with request id {request_id}',

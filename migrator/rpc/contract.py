@@ -154,4 +154,6 @@ CONDUCTOR = {m.name: m for m in (
     Method('instance_start', Kind.CALL, 30, ('instance', 'request_id'), 'start an instance'),
     Method('instance_stop', Kind.CALL, 30, ('instance', 'request_id', 'timeout'), 'stop an instance'),
     Method('instance_delete', Kind.CALL, 30, ('instance', 'request_id'), 'delete a stopped instance'),
+    Method('instance_forget', Kind.CALL, 120, ('instance', 'assert_dead'),
+           'remove the row of an instance that no host has; assert_dead: hosts attested to be off'),
 )}

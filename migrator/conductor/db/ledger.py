@@ -147,6 +147,12 @@ def by_request(tx, request_id):
     return tx.execute(sa.select(migration).where(migration.c.request_id == request_id)).first()
 
 
+def latest(tx, instance_uuid):
+    """Give the id of a guest's last workflow, or None. One statement."""
+    return tx.execute(sa.select(migration.c.id).where(migration.c.instance_uuid == instance_uuid)
+                      .order_by(migration.c.created_at.desc()).limit(1)).scalar()
+
+
 def latest_kind(tx, instance_uuid):
     """Name the kind of a guest's last workflow, or ''. One statement."""
     return tx.execute(sa.select(migration.c.kind).where(migration.c.instance_uuid == instance_uuid)

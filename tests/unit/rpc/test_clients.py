@@ -180,6 +180,7 @@ class ConductorAPITest(testtools.TestCase):
         self.api.instance_start('web')
         self.api.instance_stop('web')
         self.api.instance_delete('web')
+        self.api.instance_forget('web')
         self.assertEqual(set(contract.CONDUCTOR), {name for name, _ in self.calls})
 
     def test_a_change_has_a_request_id_of_its_own_or_the_callers(self):

@@ -180,6 +180,14 @@ class World:
             db.execute("UPDATE guest SET host = ? WHERE host = ? AND uuid = ? AND state = 'off'", (destination, source, uuid))
             guests.set_state(db, destination, uuid, GuestState.RUNNING, now=now)
 
+    def undefine(self, host, uuid, files=True):
+        """Remove a guest from a host behind everybody's back, and its files there, too, unless files is false."""
+        with jobs.acting(self.store) as (db, now):
+            for file in guests.files_of(db, host, uuid) if files else ():
+                db.execute('DELETE FROM truth WHERE uuid = ?', (uuid,))     # on purpose: nothing is lost with its disks
+                guests.remove_file(db, file, now)
+            db.execute('DELETE FROM guest WHERE host = ? AND uuid = ?', (host, uuid))
+
     def set_dirty_rate(self, uuid, mib):
         """From its next migration on, the guest dirties `mib` MiB a second."""
         with self.store.write() as db:
