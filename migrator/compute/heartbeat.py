@@ -4,16 +4,15 @@ The first heartbeat of a process, every twentieth, each after one that may have 
 every guest; the others only what changed. A hypervisor that cannot be asked changes nothing: silence about guests is never sent as
 their absence. A list that is too large for one message goes in several (compute.parts).
 """
-import threading
 import time
 
 from oslo_log import log
 
-from migrator import concurrency, exceptions
 from migrator.compute import parts
-from migrator.compute.manager import run_driver
 from migrator.rpc import context as rpc_context
-from migrator.rpc import contract, errors, facts
+from migrator.rpc import contract, facts
+from migrator.rpc.beating import LEAST_PATIENCE, Beating, Question
+from migrator.rpc.steps import run_driver
 
 LOG = log.getLogger(__name__)
 
@@ -23,11 +22,8 @@ FULL_EVERY = 20
 #: Least seconds between two questions for the progress of one job, unless the configuration says otherwise.
 PROGRESS_INTERVAL = 1.0
 
-#: Seconds that a heartbeat waits for the hypervisor, if the interval is not longer.
-LEAST_PATIENCE = 1.0
 
-
-class HeartbeatLoop:
+class HeartbeatLoop(Beating):
     """Sends the heartbeats of one agent process.
 
     driver: compute.driver.ComputeDriver. manager: ComputeManager (its jobs). operations: OperationServer (whether it drains).
@@ -38,14 +34,13 @@ class HeartbeatLoop:
 
     def __init__(self, driver, manager, operations, conductor, host, process_id, host_boot_id, interval,
                  progress_interval=PROGRESS_INTERVAL, clock=time.monotonic):
+        super().__init__(interval, clock)
         self._driver = driver
         self._manager = manager
         self._operations = operations
         self._conductor = conductor
         self._who = {'host': host, 'process_id': process_id, 'host_boot_id': host_boot_id, 'rpc_version': contract.COMPUTE_VERSION}
-        self._interval = interval
         self._progress_interval = progress_interval
-        self._clock = clock
         self._sequence = 0
         self._beats = 0
         self._odd = set()                # uuids that are none, remarked on already
@@ -54,27 +49,7 @@ class HeartbeatLoop:
         self._known = {}                 # uuid -> Guest, as the last heartbeat that arrived left it
         self._facts = facts.Host()       # what the hypervisor last said
         self._progress = {}              # migration id -> (when it was asked for, the last active Job as a dict, {} before the first)
-        self._question = None            # the hypervisor's answer, when it is being waited for
-        self._looked = 0.0               # when it was asked
-        self._beating = threading.Lock()
-        self._stopping = threading.Event()
-
-    def start(self):
-        """Beat until `stop`, in a thread of its own."""
-        concurrency.spawn(self._beat_for_ever)
-
-    def stop(self):
-        """End after the present heartbeat."""
-        self._stopping.set()
-
-    def _beat_for_ever(self):
-        while not self._stopping.is_set():
-            started = self._clock()
-            try:
-                self.beat()
-            except Exception:
-                LOG.exception('a heartbeat failed by a defect')
-            self._stopping.wait(max(0.0, self._interval - (self._clock() - started)))
+        self._question = Question('the hypervisor', self._look, clock)
 
     def beat(self):
         """Send one heartbeat, or as many as the list of guests needs; returns True if all are known to have arrived.
@@ -105,37 +80,20 @@ class HeartbeatLoop:
     def _send(self, context, **values):
         """Send one message; returns the conductor's answer, None if there was none or it was refused."""
         self._sequence += 1
-        heartbeat = facts.Heartbeat(sequence=self._sequence, monotonic=self._clock(), looked=self._looked,
+        heartbeat = facts.Heartbeat(sequence=self._sequence, monotonic=self._clock(), looked=self._question.asked,
                                     draining=self._operations.draining, facts=self._facts, **values, **self._who)
-        try:
-            return self._conductor.heartbeat(context, heartbeat)
-        except (errors.NoAnswer, errors.NotDelivered) as error:
-            LOG.warning('heartbeat %d was not answered: %s', self._sequence, error)
-        except exceptions.MigratorError as error:
-            LOG.error('heartbeat %d was refused: %s: %s', self._sequence, error.kind, error)
-        return None
+        return self._said(self._sequence, self._conductor.heartbeat, context, heartbeat)
 
     def _ask_driver(self):
         """Give {uuid: Guest} of all guests, or None if the hypervisor cannot be asked or does not answer within an interval.
 
         A hypervisor that hangs is asked no second time before it has answered the first; the heartbeat goes on without it.
         """
-        if self._question is None:
-            self._looked = self._clock()
-            self._question = concurrency.spawn(self._look)
-        try:
-            self._facts, guests, self._progress = self._question.wait(max(LEAST_PATIENCE, self._interval))
-        except TimeoutError:
-            LOG.warning('the hypervisor does not answer')
+        answer = self._question.answer(max(LEAST_PATIENCE, self._interval))
+        if answer is None:
             return None
-        except exceptions.MigratorError as error:
-            LOG.warning('the hypervisor cannot be asked: %s', error)
-            guests = None
-        except Exception:
-            LOG.exception('asking the hypervisor failed by a defect')
-            guests = None
-        self._question = None
-        return None if guests is None else self._nameable(guests)
+        self._facts, guests, self._progress = answer
+        return self._nameable(guests)
 
     def _nameable(self, guests):
         """Give {uuid: Guest}, without those whose uuid nobody could use."""

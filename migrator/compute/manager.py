@@ -4,7 +4,6 @@ The agent knows no workflow. It sees to four things of its own: the steps of one
 waited for its turn is not run; an abort is not lost when it comes before the job exists; and every call of the driver, which blocks,
 runs in a native thread.
 """
-import contextlib
 import dataclasses
 import threading
 import time
@@ -13,46 +12,16 @@ from oslo_log import log
 
 from migrator import concurrency, exceptions
 from migrator.rpc import context as rpc_context
-from migrator.rpc import contract, facts, server, traces
+from migrator.rpc import contract, facts, server
+from migrator.rpc.steps import StepEndpoint, run_driver, uuid_of
 
 LOG = log.getLogger(__name__)
-
-#: How many traces one answer to `audit` has at most.
-PART = 1000
 
 #: Seconds between two attempts to cancel a job that has not appeared yet.
 ABORT_INTERVAL = 0.2
 
 
-class Turns:
-    """A lock per name, which exists only while somebody holds or wants it."""
-
-    def __init__(self):
-        self._lock = threading.Lock()
-        self._turns = {}  # name -> [lock, how many hold or want it]
-
-    @contextlib.contextmanager
-    def of(self, name):
-        """Hold the lock of `name` for the length of a with block."""
-        with self._lock:
-            turn = self._turns.setdefault(name, [threading.Lock(), 0])
-            turn[1] += 1
-        try:
-            with turn[0]:
-                yield
-        finally:
-            with self._lock:
-                turn[1] -= 1
-                if not turn[1]:
-                    del self._turns[name]
-
-
-def run_driver(fn, *args):
-    """Run a method of the driver in a native thread, its log lines under the present context."""
-    return concurrency.run_native(rpc_context.bind(fn), *args)
-
-
-class ComputeManager:
+class ComputeManager(StepEndpoint):
     """RPC endpoint of a compute agent.
 
     driver: compute.driver.ComputeDriver. operations: rpc.agent.OperationServer. journal: rpc.journal.Journal. process_id: ours.
@@ -61,11 +30,8 @@ class ComputeManager:
     target = server.target(contract.COMPUTE_VERSION)
 
     def __init__(self, driver, operations, journal, process_id):
+        super().__init__(operations, journal, process_id)
         self._driver = driver
-        self._operations = operations
-        self._journal = journal
-        self._process_id = process_id
-        self._turns = Turns()
         self._jobs_lock = threading.Lock()
         self._jobs = {}        # migration id -> instance uuid, while live_migration is in the driver
         self._aborting = set()  # migration ids whose job is being looked for, to cancel it
@@ -88,11 +54,9 @@ class ComputeManager:
 
         While live_migration is in the driver a job counts as active, whether or not the hypervisor shows it yet.
         """
-        _uuid(instance_uuid, 'instance_uuid')
-        if not isinstance(epoch, int) or isinstance(epoch, bool) or not 0 <= epoch < 2 ** 62:
-            raise exceptions.InvalidRequest('epoch must be a whole number, 0 or more')
+        uuid_of(instance_uuid, 'instance_uuid')
         # The fence comes first: what is accepted before it is seen below, what comes after it is refused.
-        concurrency.run_native(self._journal.see_epoch, _uuid(migration_id, 'migration_id'), epoch)
+        self._fence(migration_id, epoch)
         begun = any(op_id.startswith(f'{migration_id}/') for op_id in self._operations.running('live_migration'))
         found = self._locate(instance_uuid)
         return found | {'job_active': True} if begun else found
@@ -100,27 +64,20 @@ class ComputeManager:
     @server.exposed(contract.COMPUTE)
     def get_operation(self, context, op_id):
         """Answer Report from the journal."""
-        if not isinstance(op_id, str) or not facts.OP_ID.match(op_id):
-            raise exceptions.InvalidRequest(f'op_id: {op_id!r:.80} is not allowed')
-        return facts.to_wire(self._operations.get(op_id))
+        return self._operation(op_id)
 
     @server.exposed(contract.COMPUTE)
     def audit(self, context, marker):
         """Answer a Part: traces after `marker`, in order; operations that run now with the first one."""
-        if not isinstance(marker, str) or len(marker) > 2000:
-            raise exceptions.InvalidRequest('marker must be a text')
-        running = () if marker else tuple(self._operations.running())     # before the traces: what ends meanwhile has left none
-        found = sorted((t for t in run_driver(self._driver.audit) if t.key > marker), key=lambda t: t.key)
-        part = tuple(found[:PART])
-        return facts.to_wire(traces.Part(part, running, part[-1].key if len(found) > PART else ''))
+        return self._audit(marker, lambda: run_driver(self._driver.audit))
 
     # --- interventions ---
 
     @server.exposed(contract.COMPUTE)
     def abort_live_migration(self, context, migration_id, instance_uuid):
         """Cancel the job, and refuse it if it has not begun. Answers whether a job was told to stop now."""
-        _uuid(migration_id, 'migration_id')
-        _uuid(instance_uuid, 'instance_uuid')
+        uuid_of(migration_id, 'migration_id')
+        uuid_of(instance_uuid, 'instance_uuid')
         concurrency.run_native(self._journal.abort, migration_id)
         if self._another_runs(migration_id, instance_uuid):
             return False
@@ -148,8 +105,8 @@ class ComputeManager:
     @server.exposed(contract.COMPUTE)
     def force_complete_live_migration(self, context, migration_id, instance_uuid):
         """Make the job converge. Answers whether one ran."""
-        _uuid(migration_id, 'migration_id')
-        _uuid(instance_uuid, 'instance_uuid')
+        uuid_of(migration_id, 'migration_id')
+        uuid_of(instance_uuid, 'instance_uuid')
         if self._another_runs(migration_id, instance_uuid):
             return False
         return run_driver(self._driver.force_complete_live_migration, instance_uuid)
@@ -234,7 +191,7 @@ class ComputeManager:
     @server.exposed(contract.COMPUTE)
     def start_instance(self, context, envelope, instance_uuid):
         """Start the guest."""
-        return self._start('start_instance', envelope, {'instance_uuid': instance_uuid}, _uuid(instance_uuid, 'instance_uuid'),
+        return self._start('start_instance', envelope, {'instance_uuid': instance_uuid}, uuid_of(instance_uuid, 'instance_uuid'),
                            lambda: run_driver(self._driver.start_instance, instance_uuid))
 
     @server.exposed(contract.COMPUTE)
@@ -243,12 +200,12 @@ class ComputeManager:
         if not isinstance(timeout, int) or isinstance(timeout, bool) or not 0 <= timeout <= 86400:
             raise exceptions.InvalidRequest(f'timeout must be whole seconds from 0 to 86400, not {timeout!r:.40}')
         return self._start('stop_instance', envelope, {'instance_uuid': instance_uuid, 'timeout': timeout},
-                           _uuid(instance_uuid, 'instance_uuid'), lambda: run_driver(self._driver.stop_instance, instance_uuid, timeout))
+                           uuid_of(instance_uuid, 'instance_uuid'), lambda: run_driver(self._driver.stop_instance, instance_uuid, timeout))
 
     @server.exposed(contract.COMPUTE)
     def delete_instance(self, context, envelope, instance_uuid):
         """Remove the guest and its disks."""
-        return self._start('delete_instance', envelope, {'instance_uuid': instance_uuid}, _uuid(instance_uuid, 'instance_uuid'),
+        return self._start('delete_instance', envelope, {'instance_uuid': instance_uuid}, uuid_of(instance_uuid, 'instance_uuid'),
                            lambda: run_driver(self._driver.delete_instance, instance_uuid))
 
     # --- for the heartbeat ---
@@ -281,16 +238,6 @@ class ComputeManager:
         read = facts.from_wire(facts.Plan, plan, 'plan')
         return self._start(name, envelope, {'plan': plan}, read.instance_uuid, lambda: run_driver(getattr(self._driver, name), read))
 
-    def _start(self, name, envelope, arguments, instance_uuid, work):
-        """Hand `work` to the operations, to be run when it is the guest's turn. Returns the acknowledgement for the wire."""
-        read = facts.from_wire(facts.Envelope, envelope, 'envelope')
-
-        def in_turn():
-            with self._turns.of(instance_uuid):
-                self._operations.check_epoch(read.migration_id, read.epoch)  # a newer request came while this one waited
-                return work()
-        return facts.to_wire(self._operations.accept(read, name, arguments, in_turn))
-
     def _locate(self, instance_uuid):
         return facts.to_wire(dataclasses.replace(run_driver(self._driver.locate, instance_uuid), process_id=self._process_id))
 
@@ -301,10 +248,3 @@ class ComputeManager:
         except exceptions.MigratorError as error:
             LOG.warning('the guest cannot be located: %s', error)
             return facts.to_wire(facts.Location(process_id=self._process_id))
-
-
-def _uuid(value, name):
-    """Give `value` if it is a uuid. Raises InvalidRequest."""
-    if not isinstance(value, str) or not facts.UUID.match(value):
-        raise exceptions.InvalidRequest(f'{name}: {value!r:.80} is no uuid')
-    return value

@@ -3,8 +3,9 @@ import inspect
 import uuid
 
 from migrator import exceptions
-from migrator.compute.manager import ComputeManager, Turns
+from migrator.compute.manager import ComputeManager
 from migrator.rpc import contract, facts, traces
+from migrator.rpc.steps import Turns
 from migrator.states import GuestState, OperationState
 from tests.unit.compute.scripted import ManagerTestCase
 from tests.unit.rpc import support

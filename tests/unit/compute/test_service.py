@@ -6,9 +6,9 @@ import fixtures
 import testtools
 
 from migrator import exceptions
-from migrator.compute.heartbeat import LEAST_PATIENCE
 from migrator.compute.service import ComputeService, load_driver
 from migrator.rpc import compute, conductor, contract, facts, server
+from migrator.rpc.beating import LEAST_PATIENCE
 from migrator.states import OperationState
 from tests.unit.compute.scripted import ScriptedDriver
 from tests.unit.rpc import support
