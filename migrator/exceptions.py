@@ -175,6 +175,10 @@ class NoSpace(DriverError):
     """There is not enough room for it; nothing is left of the attempt."""
 
 
+class DeviceInUse(DriverError):
+    """The guest does not let go of a device; it keeps it, and nothing was forced."""
+
+
 class MigrationAborted(AgentError):
     """The hypervisor's migration job was aborted on request."""
 

@@ -7,12 +7,13 @@ the second run must find the first one's work, finish what is missing and succee
 destructive act at the moment of acting, raises PreconditionFailed otherwise, and then has changed nothing.
 
 Errors are the classes of `migrator.exceptions`: DriverError in words for what the hypervisor refused, PreconditionFailed,
-DestinationNotEmpty, InstanceNotFound, InvalidRequest. Anything else is a defect of the driver. Progress is best effort and raises
-nothing. Units: memory in MiB, sizes in bytes, bandwidth in MiB a second.
+DestinationNotEmpty, DeviceInUse, InstanceNotFound, InvalidRequest. Anything else is a defect of the driver. Progress is best effort
+and raises nothing. Units: memory in MiB, sizes in bytes, bandwidth in MiB a second.
 """
 import abc
 
-from migrator.rpc import facts, traces
+from migrator import exceptions
+from migrator.rpc import facts, traces, volume_facts
 
 
 class ComputeDriver(abc.ABC):
@@ -140,3 +141,29 @@ class ComputeDriver(abc.ABC):
     def delete_instance(self, instance_uuid: str) -> dict:
         """Undefine a stopped guest and remove the disks that `create_instance` made. Absent already is success (leftover files of
         a half-done deletion are removed). PreconditionFailed if it is running."""
+
+    # --- volumes (seed 001) ---
+
+    def attach_volume(self, attachment: volume_facts.Attachment) -> dict:
+        """Give the guest the volume as a disk: at once if it is active, and in its definition if it has one, so that it has the
+        disk at its next start too. A guest that is off gets it in its definition only.
+
+        The disk's serial is the volume's id, by which it is found again. An I/O error pauses the guest instead of reaching it; what it
+        was writing is then tried again, nothing is lost. Returns `target`, the disk's name for the hypervisor (vdb …), chosen if the
+        attachment names none. The volume there already by the same export: success, with the target that it has, whatever is asked for.
+        What an interrupted call left undone is done.
+
+        Raises InstanceNotFound; PreconditionFailed while a migration job of the guest runs, it is being received, or it is paused for
+        a hand-over, if another disk has the target, or if the volume is there by another export or in another mode; DriverError if the
+        export does not answer. Then nothing has changed.
+        """
+        raise exceptions.DriverError('this hypervisor cannot be given volumes')
+
+    def detach_volume(self, attachment: volume_facts.Attachment) -> dict:
+        """Take the volume from the guest: from the active one first, which must let go of the disk, then from its definition.
+
+        The disk is found by its serial alone, whatever its target and export. Not there: success. Returns once nothing here has the export
+        open. Raises InstanceNotFound; PreconditionFailed as attach_volume does in a migration; DeviceInUse if the guest
+        does not let go within the time that is configured: it then keeps the disk, now and in its definition; nothing is forced.
+        """
+        raise exceptions.DriverError('this hypervisor cannot be given volumes')

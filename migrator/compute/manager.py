@@ -12,7 +12,7 @@ from oslo_log import log
 
 from migrator import concurrency, exceptions
 from migrator.rpc import context as rpc_context
-from migrator.rpc import contract, facts, server
+from migrator.rpc import contract, facts, server, volume_facts
 from migrator.rpc.steps import StepEndpoint, run_driver, uuid_of
 
 LOG = log.getLogger(__name__)
@@ -207,6 +207,24 @@ class ComputeManager(StepEndpoint):
         """Remove the guest and its disks."""
         return self._start('delete_instance', envelope, {'instance_uuid': instance_uuid}, uuid_of(instance_uuid, 'instance_uuid'),
                            lambda: run_driver(self._driver.delete_instance, instance_uuid))
+
+    # --- volumes ---
+
+    @server.exposed(contract.COMPUTE)
+    def attach_volume(self, context, envelope, attachment):
+        """Give the guest a volume as a disk."""
+        read = facts.from_wire(volume_facts.Attachment, attachment, 'attachment')
+        if read.connection is None:
+            raise exceptions.InvalidRequest('attachment.connection is missing')
+        return self._start('attach_volume', envelope, {'attachment': attachment}, read.instance_uuid,
+                           lambda: run_driver(self._driver.attach_volume, read))
+
+    @server.exposed(contract.COMPUTE)
+    def detach_volume(self, context, envelope, attachment):
+        """Take a volume from the guest."""
+        read = facts.from_wire(volume_facts.Attachment, attachment, 'attachment')
+        return self._start('detach_volume', envelope, {'attachment': attachment}, read.instance_uuid,
+                           lambda: run_driver(self._driver.detach_volume, read))
 
     # --- for the heartbeat ---
 

@@ -8,7 +8,8 @@ class ComputeAPI(AgentAPI):
 
     Version history:
 
-    * 1.0 - the first release: the eight methods of live migration, instances, locate_instance, get_operation, abort, force_complete, audit.
+    * 1.0 - live migration: its eight methods, instances, locate_instance, get_operation, abort, force_complete, audit.
+    * 1.1 - volumes: attach_volume, detach_volume.
 
     Every method takes the request's context and the host that is meant. All raise `errors.NoAnswer` (it may have arrived),
     `errors.NotDelivered` (it has not), and what the agent answers with: AgentError and its subclasses, InvalidRequest. Those that take an
@@ -92,3 +93,17 @@ class ComputeAPI(AgentAPI):
     def delete_instance(self, context, host, envelope, instance_uuid):
         """Have a stopped guest and its disks removed."""
         return self._start(context, host, 'delete_instance', envelope, instance_uuid=instance_uuid)
+
+    def attach_volume(self, context, host, envelope, attachment):
+        """Have a guest given a volume as a disk (volume_facts.Attachment with a connection), now and at its later starts.
+
+        The outcome's result has the `target` that the disk got. UnsupportedVersion if an agent is older than 1.1; nothing is sent then.
+        """
+        return self._start(context, host, 'attach_volume', envelope, attachment=facts.to_wire(attachment))
+
+    def detach_volume(self, context, host, envelope, attachment):
+        """Have a volume (volume_facts.Attachment) taken from a guest. Once it has succeeded nothing on `host` has the export open.
+
+        In the outcome: DeviceInUse if the guest keeps the disk, which may be tried again. UnsupportedVersion as above.
+        """
+        return self._start(context, host, 'detach_volume', envelope, attachment=facts.to_wire(attachment))

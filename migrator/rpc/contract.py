@@ -4,7 +4,7 @@ A method's `kind` tells how it is issued: CALL is a short blocking request witho
 (acknowledged at once, its outcome comes back through `operation_finished`). `timeout` is in seconds and is the time for an answer to
 a CALL, or for the acknowledgement of a SPAWN; it says nothing about how long the work takes.
 
-Whatever is there before the first release is 1.0: no peer without it exists. A method or an argument that comes after that raises
+Each table begins with 1.0: no peer without it exists. A method or an argument that comes after that raises
 the minor version and says in which it came. The arguments that a method was born with are needed; later ones are left out for a peer
 that does not know them, and must be such that the request is right without them.
 """
@@ -20,8 +20,9 @@ TOPIC_VOLUME = 'migrator-volume'
 #: Largest request that is accepted, in bytes of JSON.
 MAX_PAYLOAD = 1 << 20
 
-#: 1.0 - the first release: the eight methods of seed 000, instances, locate, operations, audit.
-COMPUTE_VERSION = '1.0'
+#: 1.0 - live migration: the eight methods of seed 000, instances, locate, operations, audit.
+#: 1.1 - volumes: attach_volume, detach_volume.
+COMPUTE_VERSION = '1.1'
 #: 1.0 - the first release: volumes and their migration (seed 001), locate, operations, audit.
 VOLUME_VERSION = '1.0'
 #: 1.0 - the first release: migrations, recover, audit, debts, hosts, instances (namespace None).
@@ -94,6 +95,9 @@ COMPUTE = {m.name: m for m in (
     Method('start_instance', Kind.SPAWN, 10, ('envelope', 'instance_uuid'), 'start the guest'),
     Method('stop_instance', Kind.SPAWN, 10, ('envelope', 'instance_uuid', 'timeout'), 'stop the guest'),
     Method('delete_instance', Kind.SPAWN, 10, ('envelope', 'instance_uuid'), 'remove the guest and its disks'),
+    Method('attach_volume', Kind.SPAWN, 10, ('envelope', 'attachment'), 'give the guest a volume as a disk; result: target', since='1.1'),
+    Method('detach_volume', Kind.SPAWN, 10, ('envelope', 'attachment'), 'take the volume from the guest, which must let go of it',
+           since='1.1'),
 )}
 
 #: plan: a volume_facts.VolumePlan. lun: a LunRef. All steps of a migration may be repeated; the agent does the work once.

@@ -14,6 +14,7 @@ EXPORT_URI = re.compile(r'nbds?://[A-Za-z0-9.\[\]:-]{1,255}(:[0-9]{1,5})?/[A-Za-
 OPTIONAL_UUID = re.compile(rf'\Z|{facts.UUID.pattern}')
 OPTIONAL_LUN = re.compile(rf'\Z|{LUN.pattern}')
 VERIFICATION = re.compile(r'(sampled|full)\Z')
+OPTIONAL_TARGET = re.compile(rf'\Z|{facts.TARGET.pattern}')
 #: LUNs are made of whole sectors of this size.
 SECTOR = 512
 
@@ -48,6 +49,31 @@ class Connection:
     writable: bool = False
     size: int = facts._field(None, 0, MAX_BYTES, default=0)
     tls: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Attachment:
+    """A volume as a disk of one guest: what the guest's host is told to connect (`attach_volume`) or to let go of (`detach_volume`).
+
+    connection: of the export; None only where the volume is detached and nobody knows it any more.
+    """
+
+    id: str = facts._field(facts.UUID)
+    volume_id: str = facts._field(facts.UUID)
+    instance_uuid: str = facts._field(facts.UUID)
+    target: str = facts._field(OPTIONAL_TARGET, default='')   # vdb …; '' lets the host choose
+    read_only: bool = False
+    connection: Connection | None = None
+
+    @property
+    def serial(self):
+        """By which the disk is found again at its host, and by the guest's users: the volume's id, which never changes."""
+        return self.volume_id
+
+    def verify(self):
+        """What is written to must be writable; raises InvalidRequest."""
+        if self.connection is not None and not self.read_only and not self.connection.writable:
+            raise exceptions.InvalidRequest('Attachment.connection: it is read-only, and the disk is to be written to')
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,7 +6,7 @@ from oslo_config import cfg
 from migrator import config
 from migrator.compute.drivers.fake.driver import FakeDriver
 from migrator.compute.drivers.fake.world import World
-from migrator.rpc import facts
+from migrator.rpc import facts, volume_facts
 from migrator.states import GuestState, PauseReason
 from tests.contract import harness
 
@@ -19,6 +19,7 @@ def fake_conf(world, **fake):
     conf([], project='migrator', default_config_files=[])
     conf.set_override('instances_path', PRIVATE, group='compute')
     conf.set_override('extra_disk_paths', [SHARED], group='compute')
+    conf.set_override('detach_timeout', 1.0, group='compute')
     for name, value in {'world': world, 'migration_seconds': 0.05, **fake}.items():
         conf.set_override(name, value, group='fake')
     return conf
@@ -77,6 +78,12 @@ class FakeHarness(harness.ComputeHarness):
 
     def carry(self, instance_uuid):
         self.world.carry(instance_uuid, self.a.host, self.b.host)
+
+    def export(self, writable=True):
+        return volume_facts.Connection(f'nbd://array:10809/lun-{uuid.uuid4()}', writable=writable, size=1 << 24)
+
+    def set_export(self, connection, answers):
+        self.world.set_export(connection.uri, answers)
 
     def close(self):
         self.a.stop()

@@ -7,7 +7,7 @@ import abc
 import time
 import uuid
 
-from migrator.rpc import facts
+from migrator.rpc import facts, volume_facts
 from migrator.states import GuestState
 
 
@@ -73,6 +73,14 @@ class ComputeHarness(abc.ABC):
     @abc.abstractmethod
     def carry(self, instance_uuid):
         """Bring a guest that is off and on shared storage from a to b by hand, and start it there, all past the drivers."""
+
+    @abc.abstractmethod
+    def export(self, writable=True) -> volume_facts.Connection:
+        """Export a new small volume, which both hosts reach."""
+
+    @abc.abstractmethod
+    def set_export(self, connection, answers):
+        """Let the array of an export fail as if it lost its power, or come back with what was on it."""
 
     @abc.abstractmethod
     def close(self):

@@ -2,7 +2,7 @@
 
     python -m tests.faults.newer conductor --config-file …        (or compute)
 
-Version 1.1 has one more argument of pre_live_migration, `hint`, which a newer conductor always gives and a newer agent writes into its
+It has one more argument of pre_live_migration, `hint`, which a newer conductor always gives and a newer agent writes into its
 log, and one more method, `greet`, which a newer conductor uses for force-complete. All else is the product's own code.
 """
 import dataclasses
@@ -11,15 +11,16 @@ import sys
 
 LOG = logging.getLogger('migrator.newer')
 HINT = 'a word of the next version'
+NOW, NEXT = '1.1', '1.2'
 
 
 def extend_contract():
     """Make the contract's next minor version. Comes before anything that reads it is imported."""
     from migrator.rpc import contract
-    contract.COMPUTE_VERSION = '1.1'
+    contract.COMPUTE_VERSION = NEXT
     known = contract.COMPUTE['pre_live_migration']
-    contract.COMPUTE['pre_live_migration'] = dataclasses.replace(known, added=(('hint', '1.1'),))
-    contract.COMPUTE['greet'] = contract.Method('greet', contract.Kind.CALL, 10, ('word',), 'a greeting', since='1.1')
+    contract.COMPUTE['pre_live_migration'] = dataclasses.replace(known, added=(('hint', NEXT),))
+    contract.COMPUTE['greet'] = contract.Method('greet', contract.Kind.CALL, 10, ('word',), 'a greeting', since=NEXT)
 
 
 def extend_conductor():

@@ -6,7 +6,7 @@ from migrator import exceptions
 from migrator.states import Status
 from tests import services
 from tests.cluster import Cluster
-from tests.faults.newer import HINT
+from tests.faults.newer import HINT, NEXT, NOW
 
 NEW, OLD = 'one', 'two'
 
@@ -57,8 +57,8 @@ class TestSideBySide(unittest.TestCase):
         """Given a newer conductor, when one agent is old, then nothing new is said to any; when it is upgraded too, then it is."""
         newer = self.cluster.daemons[NEW]
         versions = {h['name']: h['rpc_version'] for h in self.cluster.api.hosts()}
-        self.assertEqual({NEW: '1.1', OLD: '1.0'}, versions)
-        self.cap('1.0')
+        self.assertEqual({NEW: NEXT, OLD: NOW}, versions)
+        self.cap(NOW)
         guest = self.cluster.create(NEW)
         self.moved(guest, OLD)
         self.moved(guest, NEW)
@@ -66,7 +66,7 @@ class TestSideBySide(unittest.TestCase):
         self.assertNotIn(HINT, newer.output())
         self.too_new_changes_nothing(guest)
         self.upgrade(OLD)
-        self.cap('1.1')
+        self.cap(NEXT)
         self.moved(guest, NEW)
         self.assertIn(f'hint: {HINT}', newer.output())
 
@@ -91,7 +91,7 @@ class TestPinned(TestSideBySide):
     def test_an_upgrade_from_old_agents_to_new_ones(self):
         """Given a pinned version, when all daemons are newer, then nothing new is said."""
         self.upgrade(OLD)
-        self.cluster.wait_for(lambda: {h['rpc_version'] for h in self.cluster.api.hosts()} == {'1.1'}, 'both agents newer')
+        self.cluster.wait_for(lambda: {h['rpc_version'] for h in self.cluster.api.hosts()} == {NEXT}, 'both agents newer')
         guest = self.cluster.create(OLD)
         self.moved(guest, NEW)
         self.assertIn('hint: none', self.cluster.daemons[NEW].output())

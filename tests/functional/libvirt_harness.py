@@ -5,19 +5,22 @@ import signal
 import subprocess
 import tempfile
 import threading
+import types
 import uuid
 
 import libvirt
 
 from migrator.rpc import facts
+from migrator.volume.drivers.qsd.driver import QsdDriver
 from tests.contract import harness
 from tests.functional.driver_process import DriverProcess
 from tests.lab import disk, guest, processes
+from tests.lab.array import Array
 from tests.lab.config import Configuration
 from tests.lab.console import Console
 
 STAMP_AT = 1 << 20
-DISK_SIZE = 48 << 20
+DISK_SIZE = VOLUME_SIZE = 48 << 20
 
 
 class LibvirtHarness(harness.ComputeHarness):
@@ -29,6 +32,7 @@ class LibvirtHarness(harness.ComputeHarness):
     def __init__(self, lab):
         self.lab = lab
         self.hosts = {name: lab.host(name) for name in ('alpha', 'beta')}
+        self._array, self._storage = Array('array', place=lab.svc), None
         self.a, self.b = (BootingDriver(self, name) for name in self.hosts)
 
     def config(self, name):
@@ -125,9 +129,34 @@ class LibvirtHarness(harness.ComputeHarness):
         here.virsh('undefine', instance_uuid)
         there.virsh('start', instance_uuid)
 
+    def export(self, writable=True):
+        if self._storage is None:
+            self._array.setUp()
+            self._storage = self.array_driver()
+            self._storage.start()
+        name = f'volume-{uuid.uuid4()}'
+        self._storage.create('fast', name, VOLUME_SIZE, name.partition('-')[2])
+        return self._storage.export('fast', name, name, writable)
+
+    def array_driver(self):
+        """A driver of the array that stands in svc, such as a volume agent has."""
+        conf = types.SimpleNamespace(
+            pools=self._array.pools, qmp_socket=str(self._array.socket), array_timeout=10.0, array_patience=30.0, format='raw',
+            tls_credentials='', listen_address=self._array.address, listen_port=self._array.port)
+        return QsdDriver(conf, 'svc', 'array')
+
+    def set_export(self, connection, answers):
+        self._array.kill()
+        if answers:
+            self._array.start()
+            self._storage.pools()       # the driver brings back what the array forgot
+
     def close(self):
         for driver in (self.a, self.b):
             driver.close()
+        if self._storage is not None:
+            self._storage.stop()
+            self._array.cleanUp()
 
 
 class BootingDriver(DriverProcess):

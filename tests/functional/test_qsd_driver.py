@@ -27,7 +27,7 @@ class QsdHarness(volume_driver.VolumeHarness):
         array = self.arrays[name]
         conf = types.SimpleNamespace(
             pools=array.pools, qmp_socket=str(array.socket), array_timeout=10.0, array_patience=30.0, format=self.form, tls_credentials='',
-            listen_address=array.ADDRESS, listen_port=array.port)
+            listen_address=array.address, listen_port=array.port)
         driver = QsdDriver(conf, 'host', name)
         driver.start()
         return driver

@@ -1,4 +1,5 @@
 """An array of the lab: one qemu-storage-daemon with its pools, which can be killed, frozen and started again like real iron."""
+import itertools
 import pathlib
 import signal
 import subprocess
@@ -8,16 +9,20 @@ import fixtures
 from tests.lab.processes import wait_until
 from tests.service_keeper import free_port
 
+#: Ports of arrays in a lab, where nothing else listens there.
+_PORTS = itertools.count(10900)
+
 
 class Array(fixtures.Fixture):
-    """A storage daemon on loopback. folder: where pools and the socket are; pools: names of the pools."""
+    """A storage daemon on loopback, or at a place of a lab, reached by its hosts. folder: where pools and the socket are."""
 
-    ADDRESS = '127.0.0.1'
-
-    def __init__(self, name, pools=('fast',)):
+    def __init__(self, name, pools=('fast',), place=None):
+        """pools: their names. place: such as the lab's `svc`; None is this machine."""
         super().__init__()
         self.name = name
         self.pool_names = pools
+        self.place = place
+        self.address = place.ip if place else '127.0.0.1'
         self.process = None
 
     def _setUp(self):
@@ -27,7 +32,7 @@ class Array(fixtures.Fixture):
             pathlib.Path(path).mkdir()
         self.socket = self.folder / 'qmp'
         self.log = self.folder / 'array.log'
-        self.port = free_port(self.ADDRESS)
+        self.port = next(_PORTS) if self.place else free_port(self.address)
         self.addCleanup(self.kill)
         self.start()
 
@@ -35,9 +40,10 @@ class Array(fixtures.Fixture):
         """Start the daemon, empty, and wait until its monitor listens."""
         self.socket.unlink(missing_ok=True)
         with open(self.log, 'ab') as log:
-            self.process = subprocess.Popen(
+            start = self.place.popen if self.place else subprocess.Popen
+            self.process = start(
                 ['qemu-storage-daemon', '--chardev', f'socket,path={self.socket},server=on,wait=off,id=qmp', '--monitor', 'qmp',
-                 '--nbd-server', f'addr.type=inet,addr.host={self.ADDRESS},addr.port={self.port},max-connections=0'],
+                 '--nbd-server', f'addr.type=inet,addr.host={self.address},addr.port={self.port},max-connections=0'],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         wait_until(lambda: self.socket.exists() or self.process.poll() is not None, 10, f'array {self.name}')
         if self.process.poll() is not None:

@@ -106,6 +106,12 @@ class ScriptedDriver(ComputeDriver):
     def delete_instance(self, instance_uuid):
         return self._do('delete_instance', instance_uuid, default={})
 
+    def attach_volume(self, attachment):
+        return self._do('attach_volume', attachment, default={'target': 'vdb'})
+
+    def detach_volume(self, attachment):
+        return self._do('detach_volume', attachment, default={})
+
 
 class ManagerTestCase(testtools.TestCase):
 

@@ -60,6 +60,26 @@ class MethodsTest(ManagerTestCase):
         self.assertEqual([('create_instance', facts.from_wire(facts.InstanceSpec, spec)), ('inventory',), ('start_instance', instance),
                           ('stop_instance', instance, 5), ('delete_instance', instance)], self.driver.calls)
 
+    def test_volumes(self):
+        attachment = support.attachment(instance_uuid=self.uuid)
+        for name, result in (('attach_volume', {'target': 'vdb'}), ('detach_volume', {})):
+            self.ask(name, envelope=facts.to_wire(support.envelope(name)), attachment=facts.to_wire(attachment))
+            report = self.conductor.next_report()
+            self.assertEqual((OperationState.SUCCEEDED, result), (report.state, report.result))
+        self.assertEqual([('attach_volume', attachment), ('detach_volume', attachment)], self.driver.calls)
+
+    def test_a_volume_is_attached_in_the_guests_turn(self):
+        """While the guest is being stopped its disks are left alone."""
+        entered, go = self.driver.hold('stop_instance')
+        self.ask('stop_instance', envelope=facts.to_wire(support.envelope('stop_instance')), instance_uuid=self.uuid, timeout=5)
+        support.wait_for(entered.is_set)
+        self.ask('attach_volume', envelope=facts.to_wire(support.envelope('attach_volume')),
+                 attachment=facts.to_wire(support.attachment(instance_uuid=self.uuid)))
+        self.assertEqual(['stop_instance'], [call[0] for call in self.driver.calls])
+        go.set()
+        self.assertEqual([OperationState.SUCCEEDED] * 2, [self.conductor.next_report().state for _ in range(2)])
+        self.assertEqual(['stop_instance', 'attach_volume'], [call[0] for call in self.driver.calls])
+
     def test_questions_are_answered_on_the_spot(self):
         guest = {'uuid': self.uuid}
         self.assertEqual('x86_64', self.ask('check_can_live_migrate_destination', guest=guest)['arch'])
@@ -94,6 +114,10 @@ class MethodsTest(ManagerTestCase):
                 ('stop_instance', {'envelope': good, 'instance_uuid': self.uuid, 'timeout': True}),
                 ('stop_instance', {'envelope': good, 'instance_uuid': self.uuid, 'timeout': -1}),
                 ('start_instance', {'envelope': good, 'instance_uuid': 5}),
+                *(('attach_volume', {'envelope': good, 'attachment': facts.to_wire(support.attachment()) | wrong}) for wrong in (
+                    {'connection': None}, {'volume_id': 'x'}, {'target': '../vdb'}, {'connection': {'uri': 'file:///etc/passwd'}},
+                    {'connection': {'uri': 'nbd://array/lun', 'writable': False}})),
+                ('detach_volume', {'envelope': good, 'attachment': {'volume_id': self.uuid}}),
                 ('locate_instance', {'instance_uuid': 'x', 'migration_id': self.plan.migration_id, 'epoch': 1}),
                 ('locate_instance', {'instance_uuid': self.uuid, 'migration_id': 'x', 'epoch': 1}),
                 ('locate_instance', {'instance_uuid': self.uuid, 'migration_id': self.plan.migration_id, 'epoch': -1}),

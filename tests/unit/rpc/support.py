@@ -7,7 +7,7 @@ import uuid
 from oslo_config import cfg
 
 from migrator import config, exceptions
-from migrator.rpc import context, contract, facts, server, transport
+from migrator.rpc import context, contract, facts, server, transport, volume_facts
 
 DEADLINE = 10.0
 
@@ -47,6 +47,13 @@ def plan(migration_id=None, instance_uuid=None):
     """Make a Plan."""
     return facts.Plan(migration_id=migration_id or str(uuid.uuid4()), instance_uuid=instance_uuid or str(uuid.uuid4()),
                       source_host='host-a', destination_host='host-b')
+
+
+def attachment(**values):
+    """Make an Attachment of a volume to a guest, as `attach_volume` is given one."""
+    connection = volume_facts.Connection('nbd://array.test:10809/lun', writable=True, size=1 << 24)
+    ids = {name: str(uuid.uuid4()) for name in ('id', 'volume_id', 'instance_uuid')}
+    return volume_facts.Attachment(**{**ids, 'connection': connection, **values})
 
 
 def wait_for(condition, what='the condition', timeout=DEADLINE):

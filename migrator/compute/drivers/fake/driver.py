@@ -7,7 +7,7 @@ import time
 
 from migrator import concurrency, exceptions
 from migrator.compute import driver
-from migrator.compute.drivers.fake import faults, guests, instances, jobs, steps, watch
+from migrator.compute.drivers.fake import faults, guests, instances, jobs, steps, volumes, watch
 from migrator.compute.drivers.fake.world import World
 from migrator.rpc import facts, traces
 from migrator.states import GuestState, PauseReason
@@ -220,14 +220,23 @@ class FakeDriver(driver.ComputeDriver):
 
     def stop_instance(self, instance_uuid, timeout):
         """See the contract. A guest that is asked stops at once unless it is deaf."""
-        deadline = time.monotonic() + timeout
-        while time.monotonic() < deadline and self._ignores(instance_uuid):
-            concurrency.native_sleep(min(POLL_SECONDS, max(0.0, deadline - time.monotonic())))
+        self._wait_while(self._ignores, instance_uuid, timeout)
         return self._act('stop_instance', instance_uuid, lambda db, now: instances.stop_instance(db, self.host, instance_uuid, now))
 
     def delete_instance(self, instance_uuid):
         """See the contract."""
         return self._act('delete_instance', instance_uuid, lambda db, now: instances.delete_instance(db, self.host, instance_uuid, now))
+
+    # --- volumes ---
+
+    def attach_volume(self, attachment):
+        """See the contract."""
+        return self._act('attach_volume', attachment.instance_uuid, lambda db, now: volumes.attach_volume(db, self.host, attachment, now))
+
+    def detach_volume(self, attachment):
+        """See the contract. A guest lets go at once, unless it is deaf or paused."""
+        self._wait_while(self._keeps, attachment, self.conf.compute.detach_timeout)
+        return self._act('detach_volume', attachment.instance_uuid, lambda db, now: volumes.detach_volume(db, self.host, attachment, now))
 
     # --- how every method goes ---
 
@@ -297,6 +306,18 @@ class FakeDriver(driver.ComputeDriver):
             self._check_up(db)
             row = instances.check_stop(db, self.host, uuid)
             return bool(row['deaf']) and row['state'] != GuestState.OFF
+
+    def _keeps(self, attachment):
+        """True while a guest that was asked to let go of a volume keeps it; raises what detach_volume raises."""
+        with self._store.read() as db:
+            self._check_up(db)
+            return volumes.waits(db, self.host, attachment)
+
+    @staticmethod
+    def _wait_while(condition, what, seconds):
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline and condition(what):
+            concurrency.native_sleep(min(POLL_SECONDS, max(0.0, deadline - time.monotonic())))
 
     def _storage(self, db):
         return {r['directory']: r['identity'] for r in db.execute('SELECT * FROM storage WHERE host = ? ORDER BY directory', (self.host,))}

@@ -34,6 +34,7 @@ CREATE TABLE IF NOT EXISTS fault (id INTEGER PRIMARY KEY, host TEXT, method TEXT
 CREATE TABLE IF NOT EXISTS history (id INTEGER PRIMARY KEY, at REAL, process INT, host TEXT, method TEXT, uuid TEXT, migration TEXT,
     result TEXT, changed INT);
 CREATE INDEX IF NOT EXISTS history_by_uuid ON history (uuid);
+CREATE TABLE IF NOT EXISTS dead_export (uri TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS violation (id INTEGER PRIMARY KEY, at REAL, uuid TEXT, words TEXT);
 """
 BUSY_SECONDS = 30

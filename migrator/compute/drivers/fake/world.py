@@ -13,7 +13,7 @@ import time
 import uuid as uuids
 
 from migrator import exceptions
-from migrator.compute.drivers.fake import audit, faults, guests, instances, jobs, store
+from migrator.compute.drivers.fake import audit, faults, guests, instances, jobs, store, volumes
 from migrator.rpc import facts
 from migrator.states import GuestState, PauseReason
 
@@ -197,6 +197,11 @@ class World:
         """Whether the guest ignores a request to shut down."""
         with self.store.write() as db:
             db.execute('UPDATE guest SET deaf = ? WHERE uuid = ?', (int(deaf), uuid))
+
+    def set_export(self, uri, answers):
+        """Let an export of a volume fail, which pauses the guests that run with it by an I/O error, or answer again."""
+        with jobs.acting(self.store) as (db, now):
+            volumes.set_answers(db, uri, answers, now)
 
     def stamp(self, host, uuid, text):
         """Write `text` into the guest's disks as `host` sees them."""
