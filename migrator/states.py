@@ -64,6 +64,13 @@ class LunState(enum.StrEnum):
     MIRRORING = 'mirroring'      # served here, while its data is still on its way from another array
 
 
+class AgentKind(enum.StrEnum):
+    """What kind of agent: each has a topic of its own, and a host has at most one of each."""
+
+    COMPUTE = 'compute'
+    VOLUME = 'volume'
+
+
 class OperationState(enum.StrEnum):
     """What an agent's journal says of one operation."""
 

@@ -13,7 +13,7 @@ from migrator.conductor.compatible import compatible
 from migrator.conductor.workflows import WORKFLOWS
 from migrator.conductor.workflows.model import Role
 from migrator.rpc import errors, facts
-from migrator.states import GuestState, OperationState
+from migrator.states import AgentKind, GuestState, OperationState
 
 LOG = log.getLogger(__name__)
 
@@ -56,12 +56,29 @@ def host_of(row, role):
     return row.destination_host if role is Role.DESTINATION else row.source_host
 
 
-class Agents:
-    """All compute agents, as the engine sees them."""
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """Where a method of a workflow is done: the host, its role, and the kind of its agent."""
 
-    def __init__(self, compute):
-        """compute: a migrator.rpc.compute.ComputeAPI."""
+    host: str
+    role: Role
+    agent: AgentKind = AgentKind.COMPUTE
+
+
+class Agents:
+    """All agents, as the engine sees them."""
+
+    def __init__(self, compute, volume=None):
+        """compute: a migrator.rpc.compute.ComputeAPI. volume: a migrator.rpc.volume.VolumeAPI, None where there are no volumes."""
         self.compute = compute
+        self.volume = volume
+
+    def api(self, kind):
+        """Give the client of the agents of one kind. Raises NotPossible where this conductor has none."""
+        found = {AgentKind.COMPUTE: self.compute, AgentKind.VOLUME: self.volume}[kind]
+        if found is None:
+            raise exceptions.NotPossible(f'this conductor does not reach agents of the kind {kind.value}')
+        return found
 
     # --- questions ---
 
@@ -119,10 +136,11 @@ class Agents:
         here = source or self.locate(context, row.source_host, row, dead[0])
         return Reply(stimulus.Observed(here, self.locate(context, row.destination_host, row, dead[1])))
 
-    def poll(self, context, op_id, host):
-        """Ask how an operation stands."""
+    def poll(self, context, op_id, place):
+        """Ask how an operation stands. place: where it is done."""
+        host = place.host
         try:
-            report = self.compute.get_operation(context, host, op_id)
+            report = self.api(place.agent).get_operation(context, host, op_id)
         except (errors.NoAnswer, errors.NotDelivered):
             return Reply(stimulus.Silent(host), op_id)
         except exceptions.MigratorError as error:
@@ -133,10 +151,11 @@ class Agents:
 
     # --- work ---
 
-    def begin(self, context, method, host, envelope, arguments):
+    def begin(self, context, method, place, envelope, arguments):
         """Issue an operation. Returns a Reply, or None when it was taken and runs: its outcome comes as an event."""
+        host = place.host
         try:
-            report = getattr(self.compute, method)(context, host, envelope, **arguments)
+            report = getattr(self.api(place.agent), method)(context, host, envelope, **arguments)
         except (errors.NoAnswer, errors.NotDelivered):
             return Reply(stimulus.Silent(host), envelope.op_id)
         except TOO_NEW as error:        # an agent that was not known to be so old; the next attempt speaks its language
@@ -199,7 +218,6 @@ def arguments_of(row, method):
 
 
 def place_of(row, method):
-    """Name the host at which a method of a workflow is done, and its role."""
-    step = WORKFLOWS[row.kind].step(method)
-    role = step.undo.on if step.undo and step.undo.method == method else step.on
-    return host_of(row, role), role
+    """Say where a method of a workflow is done."""
+    line = WORKFLOWS[row.kind].line(method)
+    return Place(host_of(row, line.on), line.on, line.agent)

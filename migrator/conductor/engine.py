@@ -225,8 +225,7 @@ class Engine:
         if action.guest_lost:
             catalogue.update(tx, row.instance_uuid, state=InstanceState.UNKNOWN.value)
         for method in action.debts:
-            host, _role = place_of(row, method)
-            debts.insert(tx, record, host, method, debt_arguments(row, method), action.owing)
+            debts.insert(tx, record, place_of(row, method).host, method, debt_arguments(row, method), action.owing)
         if action.kind is Kind.END:
             ledger.unlock_all(tx, row.id)
             if row.admitted:
@@ -256,8 +255,8 @@ class Engine:
             case Kind.START:
                 return self._begin(context, transition)
             case Kind.POLL:
-                host, role = place_of(row, action.cursor.step)
-                return final(self.agents.poll(context, transition.after.op_id, host), agent_of(transition.after, role))
+                place = place_of(row, action.cursor.step)
+                return final(self.agents.poll(context, transition.after.op_id, place), agent_of(transition.after, place.role))
             case Kind.OBSERVE:
                 dead = (transition.after.source.dead, transition.after.destination.dead)
                 return self.agents.observed(context, row, fresh_location(transition), dead)
@@ -269,12 +268,12 @@ class Engine:
     def _begin(self, context, transition):
         record = transition.after
         row, step = record.row, record.cursor.step
-        host, role = place_of(row, step)
-        agent = agent_of(record, role)
+        place = place_of(row, step)
+        agent = agent_of(record, place.role)
         envelope = facts.Envelope(
             op_id=record.op_id, migration_id=row.id, epoch=row.epoch, process_id=agent.process_id, request_id=row.request_id,
             not_after=agent.monotonic + record.policy.lost_after if agent.process_id else 0.0)
-        reply = final(self.agents.begin(context, step, host, envelope, arguments_of(row, step)), agent)
+        reply = final(self.agents.begin(context, step, place, envelope, arguments_of(row, step)), agent)
         if reply is None and record.cursor.silent_since:
             return Reply(stimulus.Alive(), record.op_id)      # it was taken after all: whatever silence there was is over
         return reply
@@ -292,7 +291,7 @@ class Engine:
 def reporter_of(row, op_id):
     """Name the host that an operation of a workflow is sent to. Raises InvalidRequest if the workflow has no such step."""
     try:
-        return place_of(row, op_id.split('/')[1])[0]
+        return place_of(row, op_id.split('/')[1]).host
     except KeyError as error:
         raise exceptions.InvalidRequest(f'{op_id} is no operation of a {row.kind}') from error
 

@@ -6,7 +6,7 @@ as it acts, as always. What no agent can know is checked here: a guest that the 
 from oslo_log import log
 
 from migrator.conductor import stimulus
-from migrator.conductor.agents import Reply, check_reporter, finished
+from migrator.conductor.agents import Place, Reply, check_reporter, finished
 from migrator.conductor.db import debts, ledger
 from migrator.conductor.engine import commit
 from migrator.conductor.workflows import WORKFLOWS
@@ -45,7 +45,8 @@ class Payments:
                                   epoch=row.epoch + row.attempt, process_id=row.process_id, request_id=context.request_id)
         arguments = {k: facts.from_wire(TYPES[k], v) if k in TYPES else v for k, v in row.arguments.items()}
         LOG.info('%s is asked to pay a debt: %s', row.host, row.action)
-        reply = self.agents.begin(context, row.action, row.host, envelope, arguments)
+        line = WORKFLOWS[row.kind].line(row.action)
+        reply = self.agents.begin(context, row.action, Place(row.host, line.on, line.agent), envelope, arguments)
         if reply is not None and hasattr(reply.event, 'state'):
             self._settle(row.id, row.attempt, reply, row.process_id)
         return None

@@ -23,6 +23,7 @@ from migrator.conductor.requests import Requests
 from migrator.conductor.versions import AgentVersions
 from migrator.rpc import contract, server
 from migrator.rpc.compute import ComputeAPI
+from migrator.rpc.volume import VolumeAPI
 
 LOG = log.getLogger(__name__)
 
@@ -44,7 +45,7 @@ class ConductorService(service.Service):
         self.settings = settings
         self.database = database or Database(conf.database.connection)
         self.versions = AgentVersions(self.database, settings.host_down_after)
-        agents = Agents(ComputeAPI(conf, transport, self.versions.lowest))
+        agents = Agents(ComputeAPI(conf, transport, self.versions.lowest), VolumeAPI(conf, transport))
         self.pool = concurrency.Pool(settings.workers)
         self.engine = Engine(self.database, agents, settings.max_migrations_per_host)
         self.payments = Payments(self.database, agents, settings)

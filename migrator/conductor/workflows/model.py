@@ -2,11 +2,11 @@
 import dataclasses
 import enum
 
-from migrator.states import Status
+from migrator.states import AgentKind, Status
 
 
 class Role(enum.StrEnum):
-    """Which of the two hosts does a step. Work on a single host happens at the source."""
+    """Which of the two hosts does a step. Work on a single host happens at the source. Each is one agent, of one kind."""
 
     SOURCE = 'source'
     DESTINATION = 'destination'
@@ -36,7 +36,7 @@ class Undo:
 
     vital: a guest's life hangs on it (it may have to be resumed), so it is never put off as a debt; the migration stands in
     needs_operator until it is done. Anything else on a host that does not answer becomes a debt.
-    commit: what the catalogue learns once it is undone.
+    commit: what the catalogue learns once it is undone. agent: of which kind the host's agent is that does it.
     """
 
     method: str
@@ -44,13 +44,14 @@ class Undo:
     doing: str = ''
     vital: bool = False
     commit: Commit = Commit.NOTHING
+    agent: AgentKind = AgentKind.COMPUTE
 
 
 @dataclasses.dataclass(frozen=True)
 class Step:
     """One line of a workflow.
 
-    name: the RPC method. on: the host that does it. status: what the migration is called meanwhile.
+    name: the RPC method. on: the host that does it. agent: of which kind its agent is. status: what the migration is called meanwhile.
     undo: removes its traces; due as soon as the step may have begun.
     doing: what happens in it, in an operator's words.
     observe: the method that tells what is true after it; its own outcome is then only a hint.
@@ -71,6 +72,7 @@ class Step:
     commit: Commit = Commit.NOTHING
     repeat: bool = False
     owed: bool = False
+    agent: AgentKind = AgentKind.COMPUTE
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,6 +102,9 @@ class Workflow:
         if not self.operations:
             raise ValueError(f'{self.kind}: there is no operation in it')
         self._check_no_return()
+        for role in Role:
+            if len(self._kinds(role)) > 1:
+                raise ValueError(f'{self.kind}: the {role.value} is one agent, and cannot be of several kinds: {self._kinds(role)}')
 
     def _check_no_return(self):
         passed = False
@@ -129,8 +134,20 @@ class Workflow:
 
     def commit_of(self, method):
         """Give what the catalogue learns when a step, or the undo of one, is done, whenever that may be."""
+        return self.line(method).commit
+
+    def _kinds(self, role):
+        lines = [line for step in self.steps for line in (step, step.undo) if line is not None]
+        return sorted({line.agent.value for line in lines if line.on is role})
+
+    def agent(self, role):
+        """Give the kind of the agent that has a role; of a role that nobody has, that of the source."""
+        return AgentKind((self._kinds(role) or self._kinds(Role.SOURCE) or self._kinds(Role.DESTINATION))[0])
+
+    def line(self, method):
+        """Find what says where a method is done: the Step of that name, or the Undo. KeyError if there is none."""
         step = self.step(method)
-        return step.undo.commit if step.undo and step.undo.method == method else step.commit
+        return step.undo if step.undo and step.undo.method == method else step
 
     def after(self, name):
         """Give the operation after the one named, or None."""

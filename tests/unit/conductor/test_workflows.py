@@ -2,7 +2,7 @@
 from migrator.conductor.workflows import WORKFLOWS
 from migrator.conductor.workflows.model import Commit, Mode, Role, Step, Undo, Workflow
 from migrator.rpc import contract
-from migrator.states import Status
+from migrator.states import AgentKind, Status
 from tests import base
 
 SEED = ('check_can_live_migrate_destination', 'check_can_live_migrate_source', 'pre_live_migration', 'live_migration',
@@ -73,6 +73,14 @@ class LookUpTest(base.TestCase):
         self.assertIs(self.live.step('pre_live_migration'), self.live.step('rollback_live_migration_at_destination'))
         self.assertRaisesRegex(KeyError, 'live_migration has no step nonsense', self.live.step, 'nonsense')
 
+    def test_where_and_by_which_kind_of_agent_a_method_is_done(self):
+        self.assertEqual(AgentKind.COMPUTE, self.live.agent(Role.SOURCE))
+        self.assertEqual('pre_live_migration', self.live.line('pre_live_migration').name)
+        self.assertIs(self.live.step('pre_live_migration').undo, self.live.line('rollback_live_migration_at_destination'))
+        mixed = Workflow('x', steps=(Step('export_attachment', on=Role.SOURCE, agent=AgentKind.VOLUME),
+                                     Step('start_instance', on=Role.DESTINATION)))
+        self.assertEqual((AgentKind.VOLUME, AgentKind.COMPUTE), (mixed.agent(Role.SOURCE), mixed.agent(Role.DESTINATION)))
+
     def test_checks_and_operations(self):
         self.assertEqual(SEED[:2], tuple(s.name for s in self.live.checks))
         self.assertEqual(SEED[2:], tuple(s.name for s in self.live.operations))
@@ -102,6 +110,10 @@ class BrokenTablesTest(base.TestCase):
     def test_two_steps_of_one_name(self):
         self.assertRaisesRegex(ValueError, 'twice', Workflow, 'x', steps=(self.step, Step('create_instance', on=Role.SOURCE)),
                                undo_order=('delete_instance',))
+
+    def test_a_role_of_two_kinds(self):
+        self.assertRaisesRegex(ValueError, 'source is one agent', Workflow, 'x', steps=(
+            Step('export_volume', on=Role.SOURCE, agent=AgentKind.VOLUME), Step('start_instance', on=Role.SOURCE)))
 
     def test_nothing_to_do(self):
         self.assertRaisesRegex(ValueError, 'no operation', Workflow, 'x', steps=())
