@@ -34,6 +34,12 @@ def _why(view):
     return view['error'] or view['reason']
 
 
+def reason(view):
+    """Tell the reason, and for how long an answer has been missing, which is not part of it: it would be another one each second."""
+    silent = view.get('silent_seconds', 0)
+    return output.plain(view['reason']) + (f' (no answer for {output.ago(silent)} so far)' if silent else '')
+
+
 def _folded(text):
     return textwrap.fill(output.plain(text), REASON_WIDTH)
 
@@ -74,7 +80,7 @@ SHOW = (
     Column('progress', 'Progress', output.share, of=output.progress),
     Column('step', 'Step'),
     Column('direction', 'Direction'),
-    Column('reason', 'Reason'),
+    Column('reason', 'Reason', told=reason),
     Column('error', 'Error'),
     Column('abort_requested', 'Abort requested', _if_set),
     Column('no_return', 'Past the point of no return', _if_set),

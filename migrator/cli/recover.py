@@ -5,9 +5,11 @@ from migrator.cli import arguments, migration, waiting
 class MigrationRecover(waiting.WaitCommand):
     """Have the hosts of a migration asked now where the guest is; what follows from it is begun.
 
-    No state is set by hand. For a host that is off and cannot answer, --assert-dead says so: from then on its silence counts as "nothing
-    runs there". Say it only of a host whose power you know to be cut: if it still runs the guest, there may be two of them. Who said it is
-    recorded. With --wait, the exit code is 9 if the migration needs an operator still.
+    It answers at once, before they do, for a silent host is waited for; --wait waits for what comes of it. No state is set by hand.
+
+    For a host that is off and cannot answer, --assert-dead says so: from then on its silence counts as "nothing runs there". Say it only
+    of a host whose power you know to be cut: if it still runs the guest, there may be two of them. Who said it is recorded. With --wait,
+    the exit code is 9 if the migration needs an operator still, now that the hosts were asked.
     """
 
     def add_arguments(self, parser):
@@ -18,4 +20,12 @@ class MigrationRecover(waiting.WaitCommand):
 
     def begin(self, parsed):
         """Recover it."""
-        return self.api.recover(parsed.migration, parsed.assert_dead)
+        view = self.api.recover(parsed.migration, parsed.assert_dead)
+        self.since = view['updated_at']
+        return view
+
+    def below(self, view):
+        """Say how to see the answer."""
+        if self.waited:
+            return super().below(view)
+        return ['', f'The hosts are being asked; `migrator migration show {view["id"]}` tells what came of it.']

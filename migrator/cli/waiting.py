@@ -62,16 +62,18 @@ class Poller:
         return
 
 
-def wait(app, view, timeout, display):
+def wait(app, view, timeout, display, since=''):
     """Wait until a migration has ended or needs an operator. Returns (view, whether the time was over).
 
     view: the migration as it is known. timeout: seconds or None. display: has update(views), to be called with each news.
+    since: a time of the API; that an operator is needed counts if it follows from answers to questions that were put then or later.
     """
     poller = Poller(app, timeout)
     while True:
         view = poller.show(view['id']) or view
         display.update([view])
-        if Status(view['status']).terminal or view['status'] == Status.NEEDS_OPERATOR:
+        fresh = view.get('looked_at', since) >= since
+        if Status(view['status']).terminal or (view['status'] == Status.NEEDS_OPERATOR and fresh):
             return view, False
         if not poller.pause():
             return view, True
@@ -114,6 +116,8 @@ class MigrationCommand(base.ShowCommand):
 
     columns = fields.SHOW
     aborting = False
+    since = ''
+    waited = False
 
     def add_wait(self, where):
         """Add --wait to a parser or group."""
@@ -133,7 +137,8 @@ class MigrationCommand(base.ShowCommand):
     def wait(self, view, timeout):
         """Wait for the end, with a display if standard error is a terminal. Sets the exit code; returns the last view."""
         with self.display() as display:
-            view, timed_out = wait(self.app, view, timeout, display)
+            view, timed_out = wait(self.app, view, timeout, display, self.since)
+        self.waited = True
         self.code, self.complaint = verdict(view, timed_out, self.aborting)
         return view
 

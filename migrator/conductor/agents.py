@@ -35,6 +35,7 @@ class Reply:
     plan: dict = dataclasses.field(default_factory=dict)
     host: str = ''                                    # who reported of its own accord; '' for an answer to a question
     gone: bool = False                                # the host said that it knows no such guest
+    asked: int = 0                                    # when it was asked, by the database's clock in ms; 0 for what comes of its own accord
 
 
 def finished(report):

@@ -279,13 +279,15 @@ def on_silent(at: Situation, event: stimulus.Silent, refused: str = '') -> Actio
         error = f'{event.host or "a host"} did not answer the checks'
         if at.lost(cursor):
             return end(replace(cursor, error=error), Status.FAILED, error)
-        return Action(Kind.WAIT, cursor, f'{error}; they are asked again', wake_in=at.backoff(cursor.failures))
+        words = f'{error}; they are asked again, and it fails after {at.policy.lost_after:.0f} s'
+        return Action(Kind.WAIT, cursor, words, wake_in=at.backoff(cursor.failures))
     if cursor.phase is not Phase.OPERATION:
         return Action(Kind.IGNORE, cursor, 'no longer waited for')
     cursor = replace(cursor, silent_since=cursor.silent_since or at.now, failures=cursor.failures + 1)
     who = event.host or 'the host'
     if not event.dead and not at.lost(cursor):
-        return expire(at, Action(Kind.WAIT, cursor, refused or f'{who} does not answer', wake_in=at.backoff(cursor.failures)))
+        words = f'{refused or f"{who} does not answer"}; {outlook(at)} after {at.policy.lost_after:.0f} s'
+        return expire(at, Action(Kind.WAIT, cursor, words, wake_in=at.backoff(cursor.failures)))
     why = f'{refused} (for {at.policy.lost_after:.0f} s)' if refused else f'{who} has not answered for {at.policy.lost_after:.0f} s'
     said = f'{who} is attested to be off' if event.dead else why
     if at.undoing:
@@ -299,6 +301,15 @@ def on_silent(at: Situation, event: stimulus.Silent, refused: str = '') -> Actio
     if at.step.owed:
         return owe(at, cursor, said)
     return begin_undo(at, cursor, f'{cursor.step}: {said}')
+
+
+def outlook(at: Situation) -> str:
+    """Say what becomes of a step whose host stays silent, as `on_silent` has it; how long that is follows."""
+    if at.undoing:
+        return 'needs an operator' if at.step.undo.vital else 'this is left to it as a debt'
+    if at.step.observe:
+        return 'the hosts are asked where the guest is'
+    return 'this is left to it as a debt' if at.step.owed else 'what was begun is undone'
 
 
 def on_refused(at: Situation, event: stimulus.Refused) -> Action:
@@ -343,7 +354,8 @@ def on_observed(at: Situation, event: stimulus.Observed) -> Action:
         case Verdict.SILENT:
             cursor = replace(cursor, silent_since=cursor.silent_since or at.now)
             if not at.lost(cursor):
-                return expire(at, Action(Kind.WAIT, cursor, found.reason, wake_in=at.policy.observe))
+                words = f'{found.reason}; needs an operator after {at.policy.lost_after:.0f} s'
+                return expire(at, Action(Kind.WAIT, cursor, words, wake_in=at.policy.observe))
         case Verdict.UNRESOLVED if not cursor.failures:
             # The hosts are asked one after the other, so a contradiction may be a switch that was seen half. Look once more.
             return Action(Kind.WAIT, replace(cursor, failures=1), found.reason, wake_in=at.policy.observe)

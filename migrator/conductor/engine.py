@@ -112,6 +112,8 @@ class Engine:
                     row = transition.after.row
                     context = rpc_context.MigratorContext(request_id=row.request_id, migration_id=migration_id)
                     reply = self.perform(context, transition)
+                    if reply is not None:
+                        reply = dataclasses.replace(reply, asked=transition.after.now)
                     transition = self.take(migration_id, reply, last=transition) if reply is not None else None
         except exceptions.MigratorError as error:
             LOG.warning('migration %s will be looked at again: %s', migration_id, error)
@@ -206,6 +208,9 @@ class Engine:
             values['policy'] = vars(limited_by(record.policy, reply.plan))
         if isinstance(reply.event, stimulus.Finished):
             values['facts'] = learned(row.facts, record.cursor.step, reply.result)
+        looked = reply.asked or (record.now if reply.host else 0)
+        if looked > row.looked_at:
+            values['looked_at'] = looked
         if ended:
             values['finished_at'] = record.now
         if WORKFLOWS[row.kind].checks:

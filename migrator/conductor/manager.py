@@ -98,10 +98,14 @@ class UserEndpoint:
 
     @server.exposed(contract.CONDUCTOR)
     def recover(self, context, migration, assert_dead):
-        """Look at a migration now; assert_dead: a host that the caller attests to be off, or None."""
+        """Look at a migration now; assert_dead: a host that the caller attests to be off, or None. Answers before the hosts do."""
         migration = uuid(migration, 'migration')
-        self.recovery.recover(context, migration, None if assert_dead is None else host_name(assert_dead))
-        return self.database.run(lambda tx: views.show_migration(tx, migration))
+        transition = self.recovery.recover(context, migration, None if assert_dead is None else host_name(assert_dead))
+        try:
+            return self.database.run(lambda tx: views.show_migration(tx, migration))
+        finally:
+            if transition is not None:
+                later.go_on(self.engine, self.pool, migration, transition)
 
     @server.exposed(contract.CONDUCTOR)
     def audit(self, context, host):

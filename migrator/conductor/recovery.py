@@ -22,15 +22,14 @@ class Recovery:
         self.settings = settings
 
     def recover(self, context, migration_id, assert_dead=None):
-        """Look at a workflow now. Returns when the hosts were asked and what follows was begun. May be repeated.
+        """Write down that a workflow is to be looked at now. Returns the Transition to go on with, or None. May be repeated.
 
+        The caller goes on with it after answering, for a silent host is waited for. Should nobody do so, the sweep takes it up.
         assert_dead: name of a host that the caller attests to be off. Raises MigrationNotFound; TooLate for one that has ended;
         HostNotFound; NotPossible for a host that the migration does not concern, HostUp for one that is still heard of. Then nothing
         is changed.
         """
-        transition = self._begin(context, migration_id, assert_dead)
-        if transition is not None:
-            self.engine.go_on(migration_id, transition)
+        return self._begin(context, migration_id, assert_dead)
 
     @until_stored
     def _begin(self, context, migration_id, assert_dead):

@@ -192,7 +192,7 @@ class Requests:
             id=str(uuid.uuid4()), kind=kind, instance_uuid=guest.uuid, instance_name=guest.name, source_host=guest.host,
             destination_host=destination, parent_id=None, request_id=request_id, user=context.user, request=request,
             policy=vars(self._policy(kind, guest)).copy(), plan={}, facts={}, progress={}, epoch=1, created_at=now,
-            updated_at=now, finished_at=None)
+            updated_at=now, looked_at=0, finished_at=None)
         ledger.lock(tx, catalogue.resource(guest.uuid), new.id)
         return new, self._begin(tx, new, rows, context)
 

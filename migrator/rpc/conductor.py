@@ -75,7 +75,10 @@ class ConductorAPI:
         return self._call('force_complete', migration=migration)
 
     def recover(self, migration, assert_dead=None):
-        """Have the hosts of a migration asked now where its guest is, and whatever follows begun. Returns the migration. Repeatable.
+        """Have the hosts of a migration asked now where its guest is, and whatever follows begun. Repeatable.
+
+        Returns the migration as soon as that is written down, and not when the hosts have answered, for a silent one is waited for. When
+        it stands in needs_operator and its `looked_at` is at least the `updated_at` that is returned here, they have been asked in vain.
 
         assert_dead: name of one of its hosts, of which the caller attests that it is off: nothing runs there. That is recorded with its
         author, and counts only while the host is silent, for this migration alone. HostUp if the host is still heard of, NotPossible if

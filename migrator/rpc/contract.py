@@ -144,7 +144,7 @@ CONDUCTOR = {m.name: m for m in (
     Method('list', Kind.CALL, 30, ('filters', 'limit', 'marker'), 'migrations, newest first'),
     Method('abort', Kind.CALL, 30, ('migration',), 'abort; TooLate after the point of no return'),
     Method('force_complete', Kind.CALL, 30, ('migration',), 'make a running one converge'),
-    Method('recover', Kind.CALL, 60, ('migration', 'assert_dead'), 'look at one now; assert_dead: a host attested to be off, or null'),
+    Method('recover', Kind.CALL, 30, ('migration', 'assert_dead'), 'have one looked at; assert_dead: a host attested to be off, or null'),
     Method('audit', Kind.CALL, 120, ('host',), 'what is on the hosts that nobody answers for; host: only this one, or null'),
     Method('debts', Kind.CALL, 30, ('filters', 'limit', 'marker'), 'cleanups that hosts owe, oldest first'),
     Method('debt_write_off', Kind.CALL, 30, ('debt', 'reason'), 'give up what a silent host owes'),

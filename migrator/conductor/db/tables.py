@@ -51,6 +51,7 @@ migration = sa.Table(
     sa.Column('next_wakeup', TIME, index=True),
     sa.Column('created_at', TIME, nullable=False),
     sa.Column('updated_at', TIME, nullable=False),
+    sa.Column('looked_at', TIME, nullable=False, default=0),       # when that was asked from whose answer it stands as it does
     sa.Column('finished_at', TIME),
     sa.Index('ix_migration_status_created', 'status', 'created_at'),
     sa.Index('ix_migration_created', 'created_at', 'id'))

@@ -5,6 +5,7 @@ import sqlalchemy as sa
 
 from migrator import exceptions
 from migrator.conductor.db import attestations, debts, hosts, ledger
+from migrator.conductor.db.database import now_ms
 from migrator.conductor.db.tables import OPEN_DEBT, debt, instance, migration
 from migrator.states import Status
 
@@ -24,7 +25,8 @@ def migration_view(row, owed=(), events=None, attested=None):
     if Status(row.status).terminal and row.progress:
         view['progress'] = {**row.progress, 'active': False}
     view.update(abort_requested=bool(row.abort), needs_attention=row.status == Status.NEEDS_OPERATOR.value or bool(owed),
-                created_at=moment(row.created_at), updated_at=moment(row.updated_at), finished_at=moment(row.finished_at),
+                created_at=moment(row.created_at), updated_at=moment(row.updated_at), looked_at=moment(row.looked_at),
+                silent_seconds=silent_seconds(row), finished_at=moment(row.finished_at),
                 statistics=row.facts.get('statistics', {}),
                 debts=[{'id': d.id, 'host': d.host, 'action': d.action, 'reason': d.reason, 'refused': bool(d.refused)} for d in owed])
     if attested is not None:
@@ -37,9 +39,16 @@ def migration_view(row, owed=(), events=None, attested=None):
     return view
 
 
+def silent_seconds(row):
+    """For how many seconds a host that is waited for has not answered; 0 if none is. row: a migration row, with `now` if it was read."""
+    if not row.silent_since or Status(row.status).terminal:
+        return 0
+    return max(0, getattr(row, 'now', row.updated_at) - row.silent_since) // 1000
+
+
 def show_migration(tx, migration_id):
     """Read one migration with debts, attestations and timeline. Four statements."""
-    row = tx.execute(sa.select(migration).where(migration.c.id == migration_id)).first()
+    row = tx.execute(sa.select(migration, now_ms().label('now')).where(migration.c.id == migration_id)).first()
     if row is None:
         raise exceptions.MigrationNotFound(f'there is no migration {migration_id}')
     return migration_view(row, debts.of_migrations(tx, [migration_id]), ledger.events(tx, migration_id),
@@ -48,7 +57,7 @@ def show_migration(tx, migration_id):
 
 def list_migrations(tx, filters, limit, marker):
     """Read migrations, newest first. marker: id of the last one of the previous page. Two statements, three with a marker."""
-    query = sa.select(migration).order_by(migration.c.created_at.desc(), migration.c.id.desc()).limit(limit)
+    query = sa.select(migration, now_ms().label('now')).order_by(migration.c.created_at.desc(), migration.c.id.desc()).limit(limit)
     if filters.get('instance'):
         query = query.where(sa.or_(migration.c.instance_uuid == filters['instance'], migration.c.instance_name == filters['instance']))
     if filters.get('host'):

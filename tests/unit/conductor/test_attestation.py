@@ -41,6 +41,15 @@ class AttestationCase(CloudTestCase):
         self.cloud.start_agent(host)
         self.cloud.wait_up(host)
 
+    def recovered(self, migration, host=None):
+        """Have a migration looked at; gives it as it is once the hosts were asked."""
+        asked = self.api.recover(migration['id'], host)
+
+        def answered():
+            view = self.api.show(migration['id'])
+            return view if view['looked_at'] >= asked['updated_at'] else None
+        return self.wait_for(answered, 'the hosts to be asked')
+
     def event(self, view, what):
         """The one entry of that kind in a timeline."""
         found = [e for e in view['events'] if e['what'] == what]
@@ -99,12 +108,12 @@ class SourceOffTest(AttestationCase):
     def test_silence_of_the_other_host_still_counts_as_silence(self):
         view = self.moving('alpha')
         self.off('beta')
-        self.api.recover(view['id'], 'alpha')
-        view = self.api.recover(view['id'])
+        self.recovered(view, 'alpha')
+        view = self.recovered(view)
         self.assertEqual('needs_operator', view['status'])
         self.assertEqual(view['id'], self.api.instance_show('web')['locked_by'])
-        self.api.recover(view['id'], 'beta')        # both are off: where the guest is, nobody can tell
-        self.assertEqual('needs_operator', self.api.show(view['id'])['status'])
+        view = self.recovered(view, 'beta')        # both are off: where the guest is, nobody can tell
+        self.assertEqual('needs_operator', view['status'])
         self.back('beta')
         self.cloud.wait(view, 'failed')
 
@@ -118,8 +127,8 @@ class SourceOffTest(AttestationCase):
         self.world.set_state('beta', self.guest, GuestState.PAUSED, PauseReason.MIGRATION)
         self.cloud.broker.mend('beta')
         view = self.cloud.wait(migration, 'needs_operator')
-        self.api.recover(view['id'], 'alpha')
-        view = self.api.recover(view['id'])
+        self.recovered(view, 'alpha')
+        view = self.recovered(view)
         self.assertEqual('needs_operator', view['status'])
         self.assertIn('cannot be told', view['reason'])
         self.assertEqual(GuestState.PAUSED, self.world.where(self.guest)['beta'])
@@ -194,8 +203,8 @@ class DestinationOffTest(AttestationCase):
         self.off('beta')
         self.cloud.broker.mend('alpha')
         self.cloud.wait_up('alpha')
-        self.wait_for(lambda: 'destination: unreachable' in self.api.recover(migration['id'])['reason'], 'both to be asked')
-        self.api.recover(migration['id'], 'beta')
+        self.wait_for(lambda: 'destination: unreachable' in self.recovered(migration)['reason'], 'both to be asked')
+        self.recovered(migration, 'beta')
         view = self.cloud.wait(migration, 'needs_operator')
         self.assertIn('cannot be told', view['reason'])
         self.assertEqual({'alpha': GuestState.PAUSED}, self.world.where(self.guest))
@@ -211,6 +220,23 @@ class RefusalTest(AttestationCase):
         self.cloud.wait_job(self.guest)
         view = self.api.recover(migration['id'])
         self.assertEqual(('tester', 'running'), (self.event(view, 'recover')['user'], view['status']))
+        self.world.finish_job(self.guest)
+        self.cloud.wait(migration, 'completed')
+        self.cloud.assert_clean(self.guest, 'beta')
+
+    def test_it_answers_before_the_hosts_do(self):
+        """Given a host that takes its time, the request is answered at once; what was asked is told apart from what was known before."""
+        migration = self.api.live_migrate('web', 'beta')
+        self.cloud.wait_job(self.guest)
+        self.cloud.restart_agent('alpha')
+        self.wait_for(lambda: 'the migration job is at work' in self.api.show(migration['id'])['reason'], 'the job to be seen')
+        before = self.recovered(migration)
+        self.world.inject('alpha', 'locate', 'hang')
+        asked = self.api.recover(migration['id'])
+        self.assertLessEqual(before['looked_at'], asked['looked_at'])
+        self.assertLess(asked['looked_at'], asked['updated_at'])
+        self.world.release()
+        self.wait_for(lambda: self.api.show(migration['id'])['looked_at'] >= asked['updated_at'], 'the answers')
         self.world.finish_job(self.guest)
         self.cloud.wait(migration, 'completed')
         self.cloud.assert_clean(self.guest, 'beta')
@@ -245,7 +271,7 @@ class RefusalTest(AttestationCase):
         self.world.host_up('alpha')
         self.cloud.wait_down('alpha')
         self.back('beta')
-        view = self.api.recover(view['id'])
+        view = self.recovered(view)
         self.assertEqual('needs_operator', view['status'])
         self.assertIn('source: unreachable', view['reason'])
         self.cloud.broker.mend('alpha')

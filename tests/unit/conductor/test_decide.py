@@ -314,7 +314,11 @@ class OutcomeTest(base.TestCase):
         self.assertFalse(decide('observing', 'source').guest_off)
 
     def test_a_host_that_stays_silent_brings_in_the_operator_and_its_return_heals(self):
+        first = decide('observing', 'mute')
+        self.assertIs(Status.RUNNING, first.cursor.status)
+        self.assertTrue(first.reason.endswith('; needs an operator after 60 s'), first.reason)
         mute = decide(at('observing', silent_since=NOW - 60_000), 'mute')
+        self.assertNotIn('after 60 s', mute.reason)
         self.assertEqual((Kind.WAIT, Status.NEEDS_OPERATOR), (mute.kind, mute.cursor.status))
         self.assertIs(Kind.OBSERVE, decide(mute.cursor, 'due').kind)
         self.assertIs(Status.RUNNING, decide(mute.cursor, 'copying').cursor.status)

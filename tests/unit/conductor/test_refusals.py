@@ -86,7 +86,7 @@ class UnknownGuestTest(CloudTestCase):
         with self.cloud.database.engine.begin() as db:
             db.execute(sa.update(tables.instance).values(state='unknown', host='nowhere'))
             db.execute(sa.insert(tables.service).values(
-                host='nowhere', process_id='p', last_seen=2 ** 50, facts={}, enabled=True, disabled_reason='', places=0))
+                host='nowhere', process_id='p', last_seen=2 ** 42, facts={}, enabled=True, disabled_reason='', places=0))
         self.assertRaises(exceptions.NotPossible, self.api.instance_delete, guest)
         self.assertEqual('unknown', self.api.instance_show(guest)['state'])
 

@@ -124,6 +124,7 @@ def upgrade():
         sa.Column('next_wakeup', sa.BigInteger(), nullable=True),
         sa.Column('created_at', sa.BigInteger(), nullable=False),
         sa.Column('updated_at', sa.BigInteger(), nullable=False),
+        sa.Column('looked_at', sa.BigInteger(), nullable=False),
         sa.Column('finished_at', sa.BigInteger(), nullable=True),
         sa.PrimaryKeyConstraint('id', name=op.f('pk_migration')),
         sa.UniqueConstraint('request_id', name=op.f('uq_migration_request_id')), **MYSQL)
