@@ -39,6 +39,14 @@ class InstanceNotFound(NotFound):
     """No such instance."""
 
 
+class VolumeNotFound(NotFound):
+    """No such volume."""
+
+
+class BackendNotFound(NotFound):
+    """No such backend or pool of storage."""
+
+
 class LunNotFound(NotFound):
     """The array has no such LUN."""
 
@@ -91,6 +99,26 @@ class InstanceRunning(Conflict):
 
 class InstanceExists(Conflict):
     """An instance of that identity exists already."""
+
+
+class VolumeInUse(Conflict):
+    """The volume is attached."""
+
+
+class VolumeNotUsable(Conflict):
+    """The volume is not in a state in which that can be done."""
+
+
+class SameBackend(Conflict):
+    """The volume is at that backend and in that pool already."""
+
+
+class BackendOffline(Conflict):
+    """The storage does not answer its agent."""
+
+
+class NoRoom(Conflict):
+    """The pool has too little space for it."""
 
 
 class ResourceLocked(Conflict):

@@ -71,6 +71,44 @@ class AgentKind(enum.StrEnum):
     VOLUME = 'volume'
 
 
+class Resource(enum.StrEnum):
+    """What a workflow is about."""
+
+    INSTANCE = 'instance'
+    VOLUME = 'volume'
+
+
+class VolumeState(enum.StrEnum):
+    """What the catalogue says of a volume."""
+
+    CREATING = 'creating'
+    AVAILABLE = 'available'
+    ATTACHING = 'attaching'
+    IN_USE = 'in-use'
+    DETACHING = 'detaching'
+    EXTENDING = 'extending'
+    DELETING = 'deleting'
+    ERROR = 'error'
+
+
+class VolumeMigration(enum.StrEnum):
+    """How the last migration of a volume stands, by the words of seed 001."""
+
+    NONE = 'none'
+    MIGRATING = 'migrating'
+    ATTACHABLE = 'migrating_attachable'  # the new array is in charge and still fetches data; may be attached, read and written
+    SUCCESS = 'success'
+    ERROR = 'error'
+
+
+class AttachmentState(enum.StrEnum):
+    """How a volume and a guest that belong together stand."""
+
+    ATTACHING = 'attaching'
+    ATTACHED = 'attached'
+    DETACHING = 'detaching'
+
+
 class OperationState(enum.StrEnum):
     """What an agent's journal says of one operation."""
 

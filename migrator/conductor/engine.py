@@ -183,7 +183,8 @@ class Engine:
         wf, row = WORKFLOWS[record.row.kind], record.row
         if not wf.checks or row.admitted:
             return dataclasses.replace(action, kind=Kind.CALL if wf.checks else Kind.START)
-        rows = hosts.get_many(tx, [row.source_host, row.destination_host])
+        wanted = {row.source_host, row.destination_host}
+        rows = hosts.get_many(tx, wanted, row.source_agent)
         there = rows.get(row.destination_host)
         if there is not None and not there.enabled:
             why = f'host {row.destination_host} is disabled: {there.disabled_reason}'
@@ -192,7 +193,7 @@ class Engine:
         restarting = [host for host, known in rows.items() if is_restarting(known, record.policy)]
         if restarting:
             why = f'waits until the agent of {" and ".join(restarting)} is back'
-        elif len(rows) == 2 and hosts.take_places(tx, rows.values(), self.places):
+        elif len(rows) == len(wanted) and hosts.take_places(tx, rows.values(), self.places):
             return dataclasses.replace(action, kind=Kind.CALL)
         else:
             why = hosts.obstacle(rows.values(), self.places) or 'waits for a free place at its hosts'
@@ -230,7 +231,8 @@ class Engine:
         if action.guest_lost:
             catalogue.update(tx, row.instance_uuid, state=InstanceState.UNKNOWN.value)
         for method in action.debts:
-            debts.insert(tx, record, place_of(row, method).host, method, debt_arguments(row, method), action.owing)
+            place = place_of(row, method)
+            debts.insert(tx, record, place.host, method, debt_arguments(row, method), action.owing, place.agent)
         if action.kind is Kind.END:
             ledger.unlock_all(tx, row.id)
             if row.admitted:
@@ -243,9 +245,9 @@ class Engine:
         Nobody waits for a host that had places left. Should one have become full since it was read, the sweep admits who waits for it.
         """
         names = [record.row.source_host, record.row.destination_host]
-        hosts.give_places(tx, names)
+        hosts.give_places(tx, names, record.row.source_agent)
         full = any(agent.places + 1 >= self.places for agent in (record.source, record.destination))
-        return ledger.queued(tx, names, self.places) if full else ()
+        return ledger.queued(tx, names, self.places, record.row.source_agent) if full else ()
 
     # --- after the commit ---
 

@@ -19,7 +19,7 @@ from migrator.conductor.decide import next_action
 from migrator.conductor.engine import Transition
 from migrator.conductor.workflows import WORKFLOWS
 from migrator.rpc import facts
-from migrator.states import InstanceState
+from migrator.states import AgentKind, InstanceState, Resource
 
 #: What makes a guest run that did not, or may be followed by that.
 STARTING = ('instance_start', 'instance_create', 'instance_define')
@@ -189,10 +189,11 @@ class Requests:
         if kind in STARTING and rows[guest.host].owing:
             raise exceptions.DebtOutstanding(f'{guest.host} does the cleanups first that are owed there; try again in a moment')
         new = types.SimpleNamespace(
-            id=str(uuid.uuid4()), kind=kind, instance_uuid=guest.uuid, instance_name=guest.name, source_host=guest.host,
-            destination_host=destination, parent_id=None, request_id=request_id, user=context.user, request=request,
-            policy=vars(self._policy(kind, guest)).copy(), plan={}, facts={}, progress={}, epoch=1, created_at=now,
-            updated_at=now, looked_at=0, finished_at=None)
+            id=str(uuid.uuid4()), kind=kind, resource=Resource.INSTANCE.value, instance_uuid=guest.uuid, instance_name=guest.name,
+            volume_id='', volume_name='', source_host=guest.host, source_agent=AgentKind.COMPUTE.value,
+            destination_host=destination, destination_agent=AgentKind.COMPUTE.value, parent_id=None,
+            request_id=request_id, user=context.user, request=request, policy=vars(self._policy(kind, guest)).copy(),
+            plan={}, facts={}, progress={}, epoch=1, created_at=now, updated_at=now, looked_at=0, finished_at=None)
         ledger.lock(tx, catalogue.resource(guest.uuid), new.id)
         return new, self._begin(tx, new, rows, context)
 

@@ -22,6 +22,7 @@ def void(tx, migration_id, host):
 
 def of_migration(tx, migration_id):
     """Read the attestations of a migration, oldest first, each with whether its host was heard of since. One statement."""
-    heard = sa.or_(attestation.c.void_at.is_not(None), service.c.last_seen > attestation.c.at)
-    return tx.execute(sa.select(attestation, heard.label('heard')).outerjoin(service, service.c.host == attestation.c.host)
-                      .where(attestation.c.migration_id == migration_id).order_by(attestation.c.at)).all()
+    since = sa.exists().where(service.c.host == attestation.c.host, service.c.last_seen > attestation.c.at)     # any agent of the host
+    heard = sa.or_(attestation.c.void_at.is_not(None), since)
+    return tx.execute(sa.select(attestation, heard.label('heard')).where(attestation.c.migration_id == migration_id)
+                      .order_by(attestation.c.at)).all()

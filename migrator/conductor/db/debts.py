@@ -5,24 +5,27 @@ import sqlalchemy as sa
 
 from migrator.conductor.db.database import now_ms
 from migrator.conductor.db.tables import OPEN_DEBT, debt, instance, migration, service
+from migrator.states import AgentKind
 
 
-def insert(tx, record, host, action, arguments, reason):
-    """Name a cleanup that could not be done. One statement."""
+def insert(tx, record, host, action, arguments, reason, agent=AgentKind.COMPUTE):
+    """Name a cleanup that could not be done. agent: which kind of agent of the host owes it. One statement."""
     tx.execute(sa.insert(debt).values(
-        id=str(uuid.uuid4()), host=host, instance_uuid=record.row.instance_uuid, migration_id=record.row.id, action=action,
-        arguments=arguments, reason=reason[:4000], attempt=1, next_wakeup=record.now, created_at=record.now))
+        id=str(uuid.uuid4()), host=host, agent=AgentKind(agent).value, instance_uuid=record.row.instance_uuid,
+        volume_id=getattr(record.row, 'volume_id', ''), migration_id=record.row.id, action=action, arguments=arguments,
+        reason=reason[:4000], attempt=1, next_wakeup=record.now, created_at=record.now))
 
 
 def due(tx, host_down_after, limit=50):
-    """Read debts whose time has come and whose host is up. One statement.
+    """Read debts whose time has come and whose agent is up. One statement.
 
     With them the agent's process, the migration's kind and epoch, and where the catalogue has the guest.
     """
     return tx.execute(
         sa.select(debt, service.c.process_id.label('process_id'), migration.c.epoch.label('epoch'), migration.c.kind.label('kind'),
                   instance.c.host.label('instance_host'))
-        .join(service, service.c.host == debt.c.host).join(migration, migration.c.id == debt.c.migration_id)
+        .join(service, sa.and_(service.c.host == debt.c.host, service.c.kind == debt.c.agent))
+        .join(migration, migration.c.id == debt.c.migration_id)
         .outerjoin(instance, instance.c.uuid == debt.c.instance_uuid)
         .where(OPEN_DEBT, debt.c.next_wakeup <= now_ms(), service.c.draining.is_(False),
                service.c.last_seen > now_ms() - int(host_down_after * 1000)).order_by(debt.c.next_wakeup).limit(limit)).all()
@@ -50,9 +53,9 @@ def again(tx, debt_id, attempt, reason, wait_ms, process_id='', refused=False):
                        next_wakeup=now_ms() + int(wait_ms)))
 
 
-def wake_host(tx, host):
-    """The host is back: its debts are due now. One statement."""
-    tx.execute(sa.update(debt).where(debt.c.host == host, OPEN_DEBT).values(next_wakeup=now_ms()))
+def wake_host(tx, host, kind=AgentKind.COMPUTE):
+    """An agent is back: its debts are due now. One statement."""
+    tx.execute(sa.update(debt).where(debt.c.host == host, debt.c.agent == AgentKind(kind).value, OPEN_DEBT).values(next_wakeup=now_ms()))
 
 
 def write_off(tx, debt_id, user, why):
@@ -63,12 +66,12 @@ def write_off(tx, debt_id, user, why):
 
 
 def listing(tx, host=None, limit=None, marker=None, debt_id=None):
-    """Read debts that are not paid, oldest first, those that were written off too; each with the guest's name. One statement.
+    """Read debts that are not paid, oldest first, those that were written off too; each with what it concerns by name. One statement.
 
     marker: id of the last one of the previous page. debt_id: only this one, paid or not.
     """
-    query = sa.select(debt, migration.c.instance_name.label('instance_name')).join(migration, migration.c.id == debt.c.migration_id) \
-        .order_by(debt.c.created_at, debt.c.id).limit(limit)
+    query = sa.select(debt, migration.c.instance_name.label('instance_name'), migration.c.volume_name.label('volume_name')) \
+        .join(migration, migration.c.id == debt.c.migration_id).order_by(debt.c.created_at, debt.c.id).limit(limit)
     query = query.where(debt.c.id == debt_id if debt_id else debt.c.paid_at.is_(None))
     if host:
         query = query.where(debt.c.host == host)
@@ -91,3 +94,8 @@ def of_migrations(tx, ids):
 def of_instance(tx, instance_uuid):
     """Read the open debts that name a guest. One statement."""
     return tx.execute(sa.select(debt).where(debt.c.instance_uuid == instance_uuid, OPEN_DEBT)).all()
+
+
+def of_volume(tx, volume_id):
+    """Read the open debts that name a volume. One statement."""
+    return tx.execute(sa.select(debt).where(debt.c.volume_id == volume_id, OPEN_DEBT)).all()

@@ -4,7 +4,7 @@ import sqlalchemy as sa
 from migrator.conductor.audit import Instance, Known, Lock, Owed
 from migrator.conductor.db.ledger import LIVE
 from migrator.conductor.db.tables import debt, instance, migration, resource_lock, service
-from migrator.states import Status
+from migrator.states import AgentKind, Status
 
 
 def read(tx, since, earlier=None):
@@ -19,7 +19,7 @@ def read(tx, since, earlier=None):
         migration, migration.c.id == resource_lock.c.migration_id)).all()
     debts = tx.execute(sa.select(debt).where(debt.c.paid_at.is_(None))).all()
     guests = tx.execute(sa.select(instance.c.uuid, instance.c.name, instance.c.host)).all()
-    storage = tx.execute(sa.select(service.c.host, service.c.facts)).all()
+    storage = tx.execute(sa.select(service.c.host, service.c.facts).where(service.c.kind == AgentKind.COMPUTE.value)).all()
     return Known(
         instances={row.uuid: Instance(row.name, row.host) for row in guests},
         busy=frozenset(row.instance_uuid for row in working) | (earlier.busy if earlier else frozenset()),

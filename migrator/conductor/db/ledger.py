@@ -11,7 +11,7 @@ from migrator import exceptions
 from migrator.conductor.cursor import AbortCause, Cursor, Direction, Phase, Policy
 from migrator.conductor.db.database import now_ms
 from migrator.conductor.db.tables import attestation, debt, event, migration, resource_lock, service
-from migrator.states import TERMINAL, Status
+from migrator.states import TERMINAL, AgentKind, Status
 
 TERMINAL_WORDS = [s.value for s in TERMINAL]
 LIVE = migration.c.status.not_in(TERMINAL_WORDS)
@@ -81,7 +81,8 @@ def _loading():
                   dst.c.monotonic.label('dst_monotonic'),
                   dst.c.last_seen.label('dst_seen'), dst.c.places.label('dst_places'), attested(src).label('src_dead'),
                   attested(dst).label('dst_dead'))
-        .outerjoin(src, src.c.host == migration.c.source_host).outerjoin(dst, dst.c.host == migration.c.destination_host)
+        .outerjoin(src, sa.and_(src.c.host == migration.c.source_host, src.c.kind == migration.c.source_agent))
+        .outerjoin(dst, sa.and_(dst.c.host == migration.c.destination_host, dst.c.kind == migration.c.destination_agent))
         .where(migration.c.id == sa.bindparam('wanted')))
 
 
@@ -164,6 +165,15 @@ def lock(tx, resource, migration_id):
     tx.execute(sa.insert(resource_lock).values(resource=resource, migration_id=migration_id, mode='exclusive'))
 
 
+def lock_all(tx, resources, migration_id):
+    """Take several exclusive locks, in the order of their names, so that two workflows cannot deadlock. One statement for each.
+
+    Raises DBDuplicateEntry if one of them is held; the transaction then keeps none.
+    """
+    for resource in sorted(set(resources)):
+        lock(tx, resource, migration_id)
+
+
 def unlock_all(tx, migration_id):
     """Release every lock of a workflow. One statement."""
     tx.execute(sa.delete(resource_lock).where(resource_lock.c.migration_id == migration_id))
@@ -192,10 +202,11 @@ def make_due(tx, migrations):
     tx.execute(sa.update(migration).where(migration.c.id.in_(migrations), LIVE).values(next_wakeup=now_ms()))
 
 
-def queued(tx, hosts, limit):
-    """Name queued migrations that touch one of the hosts, oldest first. One statement."""
+def queued(tx, hosts, limit, kind=AgentKind.COMPUTE):
+    """Name queued migrations between agents of one kind that touch one of the hosts, oldest first. One statement."""
     return tx.execute(sa.select(migration.c.id).where(
         migration.c.status == Status.QUEUED.value, migration.c.phase == Phase.QUEUED.value,
+        migration.c.source_agent == AgentKind(kind).value,
         sa.or_(migration.c.source_host.in_(hosts), migration.c.destination_host.in_(hosts)))
         .order_by(migration.c.created_at).limit(limit)).scalars().all()
 
@@ -210,20 +221,22 @@ def ended_since(tx, instances, moment):
     return found
 
 
-def wake_host(tx, host):
-    """A host's agent is new: look at once at every workflow that waits for it. One statement."""
+def wake_host(tx, host, kind=AgentKind.COMPUTE):
+    """An agent is new: look at once at every workflow that waits for it. One statement."""
+    kind = AgentKind(kind).value
     tx.execute(sa.update(migration).where(
-        LIVE, sa.or_(migration.c.source_host == host, migration.c.destination_host == host),
+        LIVE, sa.or_(sa.and_(migration.c.source_host == host, migration.c.source_agent == kind),
+                     sa.and_(migration.c.destination_host == host, migration.c.destination_agent == kind)),
         migration.c.phase.in_([p.value for p in (Phase.QUEUED, Phase.CALLING, Phase.OPERATION, Phase.OBSERVING)]))
         .values(next_wakeup=now_ms()))
 
 
-def progress(tx, host, jobs, quiet=0):
-    """Keep the last progress of migrations whose source is `host`; best effort, outside of their epochs. One statement.
+def progress(tx, host, jobs, quiet=0, kind=AgentKind.COMPUTE):
+    """Keep the last progress of migrations that an agent tells of; best effort, outside of their epochs. One statement.
 
-    jobs: migration id -> Job as a dict. quiet: milliseconds for which the agent, which tells by this that a job is under way, need not
-    be asked for it. Whatever is due sooner stays so: the time limit, an abort that is pending, and a workflow that does something else
-    by now.
+    A guest is moved by its source, a volume by either side. jobs: migration id -> Job (kind volume: Progress) as a dict. quiet:
+    milliseconds for which the agent, which tells by this that a job is under way, need not be asked for it. Whatever is due
+    sooner stays so: the time limit, an abort that is pending, and a workflow that does something else by now.
     """
     later = now_ms() + int(quiet)
     running = sa.and_(migration.c.status == Status.RUNNING.value, migration.c.phase == Phase.OPERATION.value, migration.c.abort == '',
@@ -231,7 +244,10 @@ def progress(tx, host, jobs, quiet=0):
     told = sa.case({known: sa.literal(jobs[known], sa.JSON()) for known in sorted(jobs)}, value=migration.c.id)
     if tx.dialect.name == 'postgresql':        # to which this is text; the other two store it as it is
         told = sa.cast(told, sa.JSON)
-    tx.execute(sa.update(migration).where(migration.c.id.in_(sorted(jobs)), migration.c.source_host == host, LIVE).values(
+    mine = sa.and_(migration.c.source_host == host, migration.c.source_agent == AgentKind(kind).value)
+    if kind == AgentKind.VOLUME:
+        mine = sa.or_(mine, sa.and_(migration.c.destination_host == host, migration.c.destination_agent == AgentKind.VOLUME.value))
+    tx.execute(sa.update(migration).where(migration.c.id.in_(sorted(jobs)), mine, LIVE).values(
         progress=told, next_wakeup=sa.case((running, later), else_=migration.c.next_wakeup)))
 
 

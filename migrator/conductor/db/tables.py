@@ -16,15 +16,21 @@ def _text(name):
     return sa.Column(name, sa.Text, nullable=False, default='')
 
 
-#: One workflow: what was asked, where it stands (the cursor), and what it has learned.
+#: One workflow: what was asked, where it stands (the cursor), and what it has learned. resource: what it is about, a guest, a volume, or
+#: both; what it is not about is ''. source_agent, destination_agent: which kind of agent does its steps there.
 migration = sa.Table(
     'migration', metadata,
     sa.Column('id', UUID, primary_key=True),
     sa.Column('kind', WORD, nullable=False),
-    sa.Column('instance_uuid', UUID, nullable=False, index=True),
+    sa.Column('resource', WORD, nullable=False, default='instance'),
+    sa.Column('instance_uuid', UUID, nullable=False, default='', index=True),
     sa.Column('instance_name', sa.String(128), nullable=False, default=''),
+    sa.Column('volume_id', UUID, nullable=False, default='', index=True),
+    sa.Column('volume_name', sa.String(128), nullable=False, default=''),
     sa.Column('source_host', WORD, nullable=False),
+    sa.Column('source_agent', WORD, nullable=False, default='compute'),
     sa.Column('destination_host', WORD, nullable=False, default=''),
+    sa.Column('destination_agent', WORD, nullable=False, default='compute'),
     sa.Column('parent_id', UUID),
     sa.Column('request_id', sa.String(128), nullable=False, unique=True),
     sa.Column('user', sa.String(128), nullable=False, default=''),
@@ -63,13 +69,15 @@ resource_lock = sa.Table(
     sa.Column('migration_id', UUID, nullable=False, index=True),
     sa.Column('mode', WORD, nullable=False, default='exclusive'))
 
-#: A cleanup that a host still owes, since it did not answer or could not do it. tried_by: the agent's process that tried it
-#: last, and could not. refused: for its precondition is false.
+#: A cleanup that an agent still owes, since it did not answer or could not do it. agent: its kind. tried_by: the agent's
+#: process that tried it last, and could not. refused: for its precondition is false.
 debt = sa.Table(
     'debt', metadata,
     sa.Column('id', UUID, primary_key=True),
     sa.Column('host', WORD, nullable=False, index=True),
-    sa.Column('instance_uuid', UUID, nullable=False, index=True),
+    sa.Column('agent', WORD, nullable=False, default='compute'),
+    sa.Column('instance_uuid', UUID, nullable=False, default='', index=True),
+    sa.Column('volume_id', UUID, nullable=False, default='', index=True),
     sa.Column('migration_id', UUID, nullable=False, index=True),
     sa.Column('action', WORD, nullable=False),
     sa.Column('arguments', sa.JSON, nullable=False),
@@ -114,11 +122,12 @@ event = sa.Table(
     sa.Column('user', sa.String(128), nullable=False, default=''),
     sa.Column('request_id', sa.String(128), nullable=False, default=''))
 
-#: One agent. former_process_id: of the process before this one. places: live migrations that it takes part in now, a guarded counter.
+#: One agent. former_process_id: of the process before this one. places: migrations that it takes part in now, a guarded counter.
+#: facts: what it says of its host; of a volume agent, its backends.
 service = sa.Table(
     'service', metadata,
+    sa.Column('kind', WORD, primary_key=True, default='compute'),
     sa.Column('host', WORD, primary_key=True),
-    sa.Column('kind', WORD, nullable=False, default='compute'),
     sa.Column('process_id', UUID, nullable=False, default=''),
     sa.Column('former_process_id', UUID, nullable=False, default=''),
     sa.Column('host_boot_id', UUID, nullable=False, default=''),
@@ -148,3 +157,38 @@ instance = sa.Table(
     sa.Column('sighted_host', WORD, nullable=False, default=''),
     sa.Column('sighted_state', WORD, nullable=False, default=''),
     sa.Column('updated_at', TIME, nullable=False))
+
+#: The volumes that were made by request. The id never changes; where the data is does: host, backend, pool and lun, and the locator
+#: that the backend's driver knows it by. migration_status: of the last migration. error: why the status is what it is, in words.
+volume = sa.Table(
+    'volume', metadata,
+    sa.Column('id', UUID, primary_key=True),
+    sa.Column('name', sa.String(128), nullable=False, index=True),
+    sa.Column('size', sa.BigInteger, nullable=False),
+    sa.Column('type', WORD, nullable=False, default=''),
+    sa.Column('multiattach', sa.Boolean, nullable=False, default=False),
+    sa.Column('host', WORD, nullable=False, index=True),
+    sa.Column('backend', WORD, nullable=False),
+    sa.Column('pool', WORD, nullable=False),
+    sa.Column('lun', sa.String(128), nullable=False),
+    sa.Column('locator', sa.JSON, nullable=False),
+    sa.Column('status', WORD, nullable=False),
+    sa.Column('migration_status', WORD, nullable=False, default='none'),
+    _text('error'),
+    sa.Column('created_at', TIME, nullable=False),
+    sa.Column('updated_at', TIME, nullable=False))
+
+#: Which guest has which volume, or is about to. host: the guest's. connection: how the guest reaches the export.
+attachment = sa.Table(
+    'attachment', metadata,
+    sa.Column('id', UUID, primary_key=True),
+    sa.Column('volume_id', UUID, nullable=False),
+    sa.Column('instance_uuid', UUID, nullable=False, index=True),
+    sa.Column('host', WORD, nullable=False),
+    sa.Column('target', WORD, nullable=False, default=''),
+    sa.Column('read_only', sa.Boolean, nullable=False, default=False),
+    sa.Column('status', WORD, nullable=False),
+    sa.Column('connection', sa.JSON, nullable=False),
+    sa.Column('created_at', TIME, nullable=False),
+    sa.Column('updated_at', TIME, nullable=False),
+    sa.UniqueConstraint('volume_id', 'instance_uuid'))

@@ -33,10 +33,29 @@ def upgrade():
         batch_op.create_index(batch_op.f('ix_attestation_migration_id'), ['migration_id'], unique=False)
 
     op.create_table(
+        'attachment',
+        sa.Column('id', sa.String(length=36), nullable=False),
+        sa.Column('volume_id', sa.String(length=36), nullable=False),
+        sa.Column('instance_uuid', sa.String(length=36), nullable=False),
+        sa.Column('host', sa.String(length=64), nullable=False),
+        sa.Column('target', sa.String(length=64), nullable=False),
+        sa.Column('read_only', sa.Boolean(), nullable=False),
+        sa.Column('status', sa.String(length=64), nullable=False),
+        sa.Column('connection', sa.JSON(), nullable=False),
+        sa.Column('created_at', sa.BigInteger(), nullable=False),
+        sa.Column('updated_at', sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint('id', name=op.f('pk_attachment')),
+        sa.UniqueConstraint('volume_id', 'instance_uuid', name=op.f('uq_attachment_volume_id_instance_uuid')), **MYSQL)
+    with op.batch_alter_table('attachment', schema=None) as batch_op:
+        batch_op.create_index(batch_op.f('ix_attachment_instance_uuid'), ['instance_uuid'], unique=False)
+
+    op.create_table(
         'debt',
         sa.Column('id', sa.String(length=36), nullable=False),
         sa.Column('host', sa.String(length=64), nullable=False),
+        sa.Column('agent', sa.String(length=64), nullable=False),
         sa.Column('instance_uuid', sa.String(length=36), nullable=False),
+        sa.Column('volume_id', sa.String(length=36), nullable=False),
         sa.Column('migration_id', sa.String(length=36), nullable=False),
         sa.Column('action', sa.String(length=64), nullable=False),
         sa.Column('arguments', sa.JSON(), nullable=False),
@@ -55,6 +74,7 @@ def upgrade():
         batch_op.create_index(batch_op.f('ix_debt_host'), ['host'], unique=False)
         batch_op.create_index(batch_op.f('ix_debt_instance_uuid'), ['instance_uuid'], unique=False)
         batch_op.create_index(batch_op.f('ix_debt_migration_id'), ['migration_id'], unique=False)
+        batch_op.create_index(batch_op.f('ix_debt_volume_id'), ['volume_id'], unique=False)
 
     op.create_table(
         'event',
@@ -94,10 +114,15 @@ def upgrade():
         'migration',
         sa.Column('id', sa.String(length=36), nullable=False),
         sa.Column('kind', sa.String(length=64), nullable=False),
+        sa.Column('resource', sa.String(length=64), nullable=False),
         sa.Column('instance_uuid', sa.String(length=36), nullable=False),
         sa.Column('instance_name', sa.String(length=128), nullable=False),
+        sa.Column('volume_id', sa.String(length=36), nullable=False),
+        sa.Column('volume_name', sa.String(length=128), nullable=False),
         sa.Column('source_host', sa.String(length=64), nullable=False),
+        sa.Column('source_agent', sa.String(length=64), nullable=False),
         sa.Column('destination_host', sa.String(length=64), nullable=False),
+        sa.Column('destination_agent', sa.String(length=64), nullable=False),
         sa.Column('parent_id', sa.String(length=36), nullable=True),
         sa.Column('request_id', sa.String(length=128), nullable=False),
         sa.Column('user', sa.String(length=128), nullable=False),
@@ -133,6 +158,7 @@ def upgrade():
         batch_op.create_index(batch_op.f('ix_migration_instance_uuid'), ['instance_uuid'], unique=False)
         batch_op.create_index(batch_op.f('ix_migration_next_wakeup'), ['next_wakeup'], unique=False)
         batch_op.create_index('ix_migration_status_created', ['status', 'created_at'], unique=False)
+        batch_op.create_index(batch_op.f('ix_migration_volume_id'), ['volume_id'], unique=False)
 
     op.create_table(
         'resource_lock',
@@ -145,8 +171,8 @@ def upgrade():
 
     op.create_table(
         'service',
-        sa.Column('host', sa.String(length=64), nullable=False),
         sa.Column('kind', sa.String(length=64), nullable=False),
+        sa.Column('host', sa.String(length=64), nullable=False),
         sa.Column('process_id', sa.String(length=36), nullable=False),
         sa.Column('former_process_id', sa.String(length=36), nullable=False),
         sa.Column('host_boot_id', sa.String(length=36), nullable=False),
@@ -159,4 +185,26 @@ def upgrade():
         sa.Column('disabled_reason', sa.String(length=255), nullable=False),
         sa.Column('facts', sa.JSON(), nullable=False),
         sa.Column('places', sa.Integer(), nullable=False),
-        sa.PrimaryKeyConstraint('host', name=op.f('pk_service')), **MYSQL)
+        sa.PrimaryKeyConstraint('kind', 'host', name=op.f('pk_service')), **MYSQL)
+
+    op.create_table(
+        'volume',
+        sa.Column('id', sa.String(length=36), nullable=False),
+        sa.Column('name', sa.String(length=128), nullable=False),
+        sa.Column('size', sa.BigInteger(), nullable=False),
+        sa.Column('type', sa.String(length=64), nullable=False),
+        sa.Column('multiattach', sa.Boolean(), nullable=False),
+        sa.Column('host', sa.String(length=64), nullable=False),
+        sa.Column('backend', sa.String(length=64), nullable=False),
+        sa.Column('pool', sa.String(length=64), nullable=False),
+        sa.Column('lun', sa.String(length=128), nullable=False),
+        sa.Column('locator', sa.JSON(), nullable=False),
+        sa.Column('status', sa.String(length=64), nullable=False),
+        sa.Column('migration_status', sa.String(length=64), nullable=False),
+        sa.Column('error', sa.Text(), nullable=False),
+        sa.Column('created_at', sa.BigInteger(), nullable=False),
+        sa.Column('updated_at', sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint('id', name=op.f('pk_volume')), **MYSQL)
+    with op.batch_alter_table('volume', schema=None) as batch_op:
+        batch_op.create_index(batch_op.f('ix_volume_host'), ['host'], unique=False)
+        batch_op.create_index(batch_op.f('ix_volume_name'), ['name'], unique=False)
