@@ -7,4 +7,4 @@ import pathlib
 
 def copier_path():
     """Give the path of the copier, a program for the system's Python."""
-    return str(pathlib.Path(__file__).with_name('copier.py'))
+    return str(pathlib.Path(__file__).with_name('copier'))

@@ -1,0 +1,185 @@
+"""The agent's side of the host copy, with a copier that says what it is told to."""
+import json
+import os
+import queue
+import threading
+
+from migrator import exceptions
+from migrator.rpc import volume_facts as facts
+from migrator.volume import copying
+from tests import base
+
+MIGRATION = '6a1f0f2e-52a2-4d5e-9d0f-0b6d8f7f1d11'
+SOURCE = copying.End('nbd://127.0.0.1:1/a', 'h1@one#fast/volume')
+DESTINATION = copying.End('nbd://127.0.0.1:2/b', 'h2@two#fast/volume-6a1f0f2e')
+COMPLETE = {'ended': 'complete', 'moved': 512, 'start': 0}
+
+
+class ScriptedChild:
+    """A program in the test's hands: `say` lets it speak, `finish` ends it."""
+
+    def __init__(self, command):
+        self.command, self.told, self.code, self.said = command, [], 0, ''
+        self._lines = queue.Queue()
+        self.ended = self.killed = False
+
+    def say(self, **words):
+        self._lines.put(json.dumps(words).encode())
+
+    def finish(self, code, said='', **words):
+        if words:
+            self.say(**words)
+        self.code, self.said = code, said
+        self._lines.put(None)
+
+    def lines(self):
+        return iter(lambda: self._lines.get(timeout=10), None)
+
+    def tell(self, line):
+        self.told.append(json.loads(line))
+
+    def kill(self):
+        self.killed = True
+        self.finish(-9)
+
+    def end(self):
+        self.ended = True
+        return self.code, self.said
+
+
+class CopyingTest(base.TestCase):
+    """Given an agent's copies, and copiers that the test plays."""
+
+    def setUp(self):
+        super().setUp()
+        self.children = queue.Queue()
+        self.copying = copying.Copying(str(self.temp_dir / 'copies'), self.begin)
+
+    def begin(self, command):
+        child = ScriptedChild(command)
+        self.children.put(child)
+        return child
+
+    def start(self, method, *arguments, **options):
+        """Call in a thread; returns (what it came to, the copier): wait for the first with `came_to`."""
+        outcome = queue.Queue()
+
+        def call():
+            try:
+                outcome.put(getattr(self.copying, method)(MIGRATION, SOURCE, DESTINATION, *arguments, **options))
+            except exceptions.MigratorError as error:
+                outcome.put(error)
+        threading.Thread(target=call, daemon=True).start()
+        return outcome, self.children.get(timeout=10)
+
+    def came_to(self, outcome, child):
+        result = outcome.get(timeout=10)
+        self.assertTrue(child.ended)
+        self.assertEqual([], self.copying.running())
+        self.assertEqual(facts.Progress(), self.copying.progress(MIGRATION))
+        return result
+
+    def fail_with(self, code, said='', **words):
+        outcome, child = self.start('copy')
+        child.finish(code, said, **words)
+        return self.came_to(outcome, child)
+
+    def test_a_copy_has_its_checkpoint_and_both_names(self):
+        outcome, child = self.start('copy', rate=1000)
+        self.assertEqual(['copy', SOURCE.uri, DESTINATION.uri, str(self.temp_dir / 'copies' / f'copy-{MIGRATION}.json'), '--identity',
+                          f'{SOURCE.name} {DESTINATION.name}', '--rate', '1000', '--parent', str(os.getpid())], child.command[2:])
+        child.finish(0, **COMPLETE)
+        self.assertEqual(512, self.came_to(outcome, child)['bytes'])
+
+    def test_progress_is_what_the_copier_says(self):
+        outcome, child = self.start('copy')
+        self.assertEqual(facts.Progress(active=True), self.copying.progress(MIGRATION))
+        child.say(done=512, total=2048, moved=100, rate=7)
+        self.wait_for(lambda: self.copying.progress(MIGRATION) == facts.Progress(True, 2048, 512, 7), 'progress')
+        child.finish(0, **COMPLETE)
+        self.came_to(outcome, child)
+
+    def test_a_new_rate_is_passed_on(self):
+        self.assertFalse(self.copying.set_rate(MIGRATION, 5))
+        outcome, child = self.start('copy')
+        self.wait_for(lambda: self.copying.set_rate(MIGRATION, 5) and child.told, 'the copier to hear of it')
+        self.assertEqual({'rate': 5}, child.told[-1])
+        child.finish(0, **COMPLETE)
+        self.came_to(outcome, child)
+
+    def test_what_is_cancelled_ends(self):
+        self.assertFalse(self.copying.cancel(MIGRATION))
+        outcome, child = self.start('copy')
+        self.assertTrue(self.copying.cancel(MIGRATION))
+        self.assertEqual('MigrationAborted', self.came_to(outcome, child).kind)
+        self.assertTrue(child.killed)
+
+    def test_cancelled_in_the_last_moment_it_is_complete_all_the_same(self):
+        outcome, child = self.start('copy')
+        child.finish(0, **COMPLETE)
+        self.copying.cancel(MIGRATION)
+        self.assertEqual(512, self.came_to(outcome, child)['bytes'])
+
+    def test_an_agent_that_stops_ends_copies_and_begins_none(self):
+        outcome, child = self.start('copy')
+        self.copying.stop()
+        self.assertEqual('AgentDraining', self.came_to(outcome, child).kind)
+        self.assertRaises(exceptions.AgentDraining, self.copying.copy, MIGRATION, SOURCE, DESTINATION)
+
+    def test_one_at_a_time(self):
+        outcome, child = self.start('copy')
+        self.assertEqual([MIGRATION], self.copying.running())
+        self.assertRaises(exceptions.AgentBusy, self.copying.verify, MIGRATION, SOURCE, DESTINATION)
+        self.assertRaises(exceptions.PreconditionFailed, self.copying.forget, MIGRATION)
+        child.finish(0, **COMPLETE)
+        self.came_to(outcome, child)
+
+    def test_a_full_destination_is_no_space(self):
+        error = self.fail_with(1, ended='error', end='destination', errno=28, error='No space left on device')
+        self.assertEqual(('NoSpace', 'the copy stopped; the destination: No space left on device'), (error.kind, str(error)))
+        self.assertEqual('DriverError', self.fail_with(1, ended='error', end='source', errno=28, error='?').kind)
+
+    def test_other_ends_are_told_in_words(self):
+        for words, how in (('the source: it is gone', {'code': 1, 'ended': 'error', 'end': 'source', 'errno': 5, 'error': 'it is gone'}),
+                           ('did not answer in time', {'code': -14}), ('signal 11', {'code': -11}),
+                           ('exit code 1: no module nbd', {'code': 1, 'said': 'no module nbd'}), ('exit code 0', {'code': 0})):
+            error = self.fail_with(**how)
+            self.assertEqual('DriverError', error.kind)
+            self.assertIn(words, str(error))
+
+    def test_a_copier_that_talks_nonsense_is_ended(self):
+        outcome, child = self.start('copy')
+        child._lines.put(b'Segmentation fault')
+        self.assertEqual('DriverError', self.came_to(outcome, child).kind)
+
+    def test_a_copier_that_cannot_be_run_is_an_error_in_words(self):
+        def begin(command):
+            raise FileNotFoundError(2, 'No such file or directory')
+        copies = copying.Copying(str(self.temp_dir), begin)
+        error = self.assertRaises(exceptions.DriverError, copies.copy, MIGRATION, SOURCE, DESTINATION)
+        self.assertIn('No such file', str(error))
+        self.assertEqual([], copies.running())
+
+    def test_a_sample_is_the_same_at_each_repetition(self):
+        outcome, child = self.start('verify', 'sampled')
+        self.assertEqual(['verify', SOURCE.uri, DESTINATION.uri, '--samples', '256', '--seed', MIGRATION], child.command[2:9])
+        child.finish(0, ended='complete', digest='ab', compared=512)
+        self.assertEqual({'digest': 'ab', 'how': 'sampled'}, self.came_to(outcome, child))
+
+    def test_a_difference_is_an_error_that_names_both(self):
+        outcome, child = self.start('verify', 'full')
+        self.assertNotIn('--samples', child.command)
+        child.finish(3, ended='different', offset=4096)
+        self.assertEqual(f'{DESTINATION.name} differs from {SOURCE.name} at byte 4096: the copy cannot be used',
+                         str(self.came_to(outcome, child)))
+
+    def test_a_forgotten_copy_has_no_checkpoint(self):
+        path = self.temp_dir / 'copies' / f'copy-{MIGRATION}.json'
+        path.write_text('{}')
+        self.copying.forget(MIGRATION)
+        self.copying.forget(MIGRATION)
+        self.assertFalse(path.exists())
+
+    def test_only_ids_become_names_of_files(self):
+        self.assertRaises(exceptions.InvalidRequest, self.copying.copy, '../../etc/passwd', SOURCE, DESTINATION)
+        self.assertRaises(exceptions.InvalidRequest, self.copying.forget, 'x/y')
