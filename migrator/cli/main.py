@@ -16,7 +16,7 @@ import traceback
 from cliff import app, help
 
 from migrator import exceptions
-from migrator.cli import exit_codes
+from migrator.cli import exit_codes, interrupt
 from migrator.cli.commands import CommandManager
 from migrator.cli.errors import one_line, usage_error
 
@@ -48,6 +48,8 @@ class App(app.App):
         self.sleep = sleep
         self._api = api
         self._own = api is None
+        self.watched = {}       # migrations that are waited for: id -> last view, None before there is one
+        self._interrupted = False
 
     def build_option_parser(self, description, version, argparse_kwargs=None):
         """Add migrator's global options to cliff's."""
@@ -89,7 +91,8 @@ class App(app.App):
         except exceptions.MigratorError as error:
             return self._failed(error, f'{error.kind}: {error}', error.exit_code)
         except KeyboardInterrupt:
-            self.complain('interrupted; what was asked for goes on')
+            self.stderr.write(self.last_words())
+            self.stderr.flush()
             return exit_codes.INTERRUPTED
         except BrokenPipeError:
             return exit_codes.BROKEN_PIPE
@@ -151,6 +154,11 @@ class App(app.App):
         self.stderr.write(f'{self.NAME}: {one_line(sentence)}\n')
         self.stderr.flush()
 
+    def last_words(self):
+        """Give the line that ^C ends with, once: '' when it was given before."""
+        first, self._interrupted = not self._interrupted, True
+        return f'{self.NAME}: {one_line(interrupt.sentence(self.watched))}\n' if first else ''
+
     def _close(self):
         if self._own and self._api is not None:
             # A connection that cannot be made is tried for ever, and closing waits for it.
@@ -183,7 +191,9 @@ def listed(names):
 
 def main(argv=None):
     """Run `migrator`. Returns the exit code; does not return if a thread still tries to reach a broker."""
-    code = App().run(sys.argv[1:] if argv is None else argv)
+    app = App()
+    interrupt.listen(app)
+    code = app.run(sys.argv[1:] if argv is None else argv)
     code = _flushed(code)
     if any(thread is not threading.main_thread() and not thread.daemon for thread in threading.enumerate()):
         sys.stderr.flush()

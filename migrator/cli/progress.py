@@ -7,7 +7,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from migrator.cli import output
+from migrator.cli import output, pace
 from migrator.states import Status
 
 BAR_WIDTH = 40
@@ -15,34 +15,12 @@ STYLES = {Status.COMPLETED: 'green', Status.FAILED: 'red', Status.CANCELLED: 'ye
           Status.UNDOING: 'yellow'}
 
 
-class Rate:
-    """Bytes a second, from what the hypervisor says that it has copied, by the hypervisor's own clock."""
-
-    def __init__(self):
-        self._last = None
-        self._rate = 0.0
-
-    def update(self, job):
-        """Take a job as a dict; returns the rate since the previous news, or since the beginning when there is none."""
-        done = job.get('memory_processed', 0) + job.get('disk_processed', 0)
-        elapsed = job.get('elapsed_ms', 0)
-        before, since = self._last or (0, 0)
-        if elapsed < since or done < before:  # another attempt has begun
-            before, since = 0, 0
-        if elapsed > since:
-            self._rate = (done - before) * 1000 / (elapsed - since)
-            self._last = (done, elapsed)
-        return self._rate
-
-
 class Bars:
     """One block for each migration: where it stands, a bar each for memory and disk, and how it goes."""
 
-    def __init__(self, live, clock):
+    def __init__(self, live):
         self._live = live
-        self._clock = clock
-        self._rates = {}
-        self._began = {}
+        self._paces = {}
 
     def update(self, views):
         """Take news of all, and draw."""
@@ -54,28 +32,23 @@ class Bars:
         job = view['progress']
         where = view['source_host'] + (f' → {view["destination_host"]}' if view['destination_host'] else '')
         yield Text(f'{output.plain(output.guest(view))}  {where}  {output.kind(view["kind"])}', style='bold')
-        yield Text('  ' + output.status(view['status']), style=STYLES.get(status, ''))
+        doing = pace.words_of(view)
+        yield Text(f'  {status.value}' + ('' if doing == status.value else f': {doing}'), style=STYLES.get(status, ''))
         if job and not (status.terminal and status is not Status.COMPLETED):
             yield bars_of(view)
-            if not status.terminal:
-                yield Text('  ' + self.pace(view))
+        words = pace.result_of(view) if status.terminal else self.pace(view)
+        if words:
+            yield Text(f'  {words}')
         why = (view['error'] if status.terminal else '') or view['reason']
         if why:
             yield Text(f'  {output.plain(why)}', style='dim')
 
     def pace(self, view):
-        """Say how it goes: rate, dirty rate, round, expected downtime."""
+        """Say how it goes: per cent, rate, what remains, time left, what the guest writes, expected downtime."""
         job = view['progress']
-        rate = self._rates.setdefault(view['id'], Rate()).update(job)
-        words = [f'{output.size(int(rate))}/s'] if rate else []
-        if job.get('dirty_rate'):
-            words.append(f'{output.size(job["dirty_rate"])}/s written by the guest')
-        if job.get('iteration'):
-            words.append(f'round {job["iteration"]}')
+        words = self._paces.setdefault(view['id'], pace.Pace()).words(view)
         if job.get('downtime_ms'):
             words.append(f'expected downtime {output.duration(job["downtime_ms"])}')
-        if job.get('elapsed_ms'):
-            words.append(f'for {output.duration(job["elapsed_ms"])}')
         return ', '.join(words)
 
 
@@ -83,16 +56,15 @@ def bars_of(view):
     """Draw the bars of memory and disk."""
     grid = Table.grid(padding=(0, 1))
     for what in ('memory', 'disk'):
-        total = view['progress'].get(f'{what}_total', 0)
+        done, total = pace.share_of(view, what)
         if total:
-            done = total if view['status'] == Status.COMPLETED else max(0, total - view['progress'].get(f'{what}_remaining', 0))
             grid.add_row(f'  {what:<6}', ProgressBar(total=total, completed=done, width=BAR_WIDTH), f'{100 * done // total:>3} %',
                          f'{output.size(done)} of {output.size(total)}')
     return grid
 
 
 @contextlib.contextmanager
-def bars(stream, clock):
+def bars(stream):
     """Give a display on a terminal, which stays there when it is over."""
     with Live(console=Console(file=stream, highlight=False, markup=False), auto_refresh=False, transient=False) as live:
-        yield Bars(live, clock)
+        yield Bars(live)

@@ -69,8 +69,9 @@ def wait(app, view, timeout, display, since=''):
     since: a time of the API; that an operator is needed counts if it follows from answers to questions that were put then or later.
     """
     poller = Poller(app, timeout)
+    app.watched[view['id']] = view
     while True:
-        view = poller.show(view['id']) or view
+        app.watched[view['id']] = view = poller.show(view['id']) or view
         display.update([view])
         fresh = view.get('looked_at', since) >= since
         if Status(view['status']).terminal or (view['status'] == Status.NEEDS_OPERATOR and fresh):
@@ -149,7 +150,7 @@ class MigrationCommand(base.ShowCommand):
             yield Silent()
             return
         from migrator.cli import progress
-        with progress.bars(self.app.stderr, self.app.clock) as display:
+        with progress.bars(self.app.stderr) as display:
             yield display
 
     def below(self, view):

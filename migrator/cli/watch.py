@@ -1,6 +1,6 @@
 """migrator migration watch: progress bars in a terminal, a line for each change elsewhere."""
 from migrator import exceptions
-from migrator.cli import base, exit_codes, output, waiting
+from migrator.cli import base, exit_codes, output, pace, waiting
 from migrator.cli.migration import migration_id
 from migrator.states import Status
 
@@ -11,8 +11,9 @@ STEP = 10
 class MigrationWatch(base.Request):
     """Look on while migrations go on, until all have ended.
 
-    Bars show how much of memory and disks is copied, with rate, round and expected downtime. Where the output is no terminal, each
-    change is a line. One that needs an operator is watched on. The exit code is that of the first one named that did not complete.
+    Shows what is being done, how much of memory and disks is copied, how fast, what remains, how long that takes still, and in the end
+    the downtime: with bars in a terminal, elsewhere as a line for each change. One that needs an operator is watched on. The exit code
+    is that of the first one named that did not complete.
     """
 
     def add_arguments(self, parser):
@@ -26,17 +27,18 @@ class MigrationWatch(base.Request):
         if not self.app.stdout.isatty():
             return self._end(migrations, self._watch(migrations, parsed_args.timeout, Lines(self.app.stdout)))
         from migrator.cli import progress
-        with progress.bars(self.app.stdout, self.app.clock) as display:
+        with progress.bars(self.app.stdout) as display:
             known = self._watch(migrations, parsed_args.timeout, display)
         return self._end(migrations, known)
 
     def _watch(self, migrations, timeout, display):
         poller = waiting.Poller(self.app, timeout)
-        views = {}
+        views = self.app.watched
+        views.update(dict.fromkeys(migrations))
         while True:
             for migration in migrations:
-                if not views.get(migration) or not Status(views[migration]['status']).terminal:
-                    views[migration] = poller.show(migration) or views.get(migration)
+                if not views[migration] or not Status(views[migration]['status']).terminal:
+                    views[migration] = poller.show(migration) or views[migration]
             known = [views[migration] for migration in migrations if views[migration]]
             display.update(known)
             going_on = len(known) < len(migrations) or any(not Status(view['status']).terminal for view in known)
@@ -59,22 +61,27 @@ class Lines:
     def __init__(self, stream):
         self._stream = stream
         self._last = {}
+        self._paces = {}
 
     def update(self, views):
         """Take news of all."""
         for view in views:
             share = output.percent(view) if view['status'] == Status.RUNNING else None
-            words = (view['status'], view['step'], view['reason'])
-            news = (*words, None if share is None else share // STEP)
+            figures = self._paces.setdefault(view['id'], pace.Pace()).words(view) if share is not None else []
+            doing = pace.words_of(view).partition(',')[0]       # without the round: there may be hundreds
+            news = (view['status'], view['step'], view['reason'], doing, None if share is None else share // STEP)
             if self._last.get(view['id']) != news:
                 self._last[view['id']] = news
-                self._stream.write(line(view, share) + '\n')
+                self._stream.write(line(view, figures) + '\n')
                 self._stream.flush()
 
 
-def line(view, share):
-    """Write where a migration stands as one line. share: percent copied or None."""
+def line(view, figures):
+    """Write where a migration stands as one line. figures: what is known of its copying, in words."""
     where = view['source_host'] + (f' -> {view["destination_host"]}' if view['destination_host'] else '')
-    copied = '' if share is None else f', {share} % copied'
-    why = view['error'] if Status(view['status']).terminal and view['error'] else view['reason']
-    return output.plain(f'{output.moment(view["updated_at"], True)}  {output.guest(view)}  {where}  {view["status"]}{copied}: {why}')
+    status = Status(view['status'])
+    doing = [pace.words_of(view)] if figures and view['progress'].get('active') else []
+    why = view['error'] if status.terminal and view['error'] else view['reason']
+    cost = pace.result_of(view) if status.terminal else ''
+    words = ', '.join([status.value, *doing, *figures]) + f': {why}' + (f'; {cost}' if cost else '')
+    return output.plain(f'{output.moment(view["updated_at"], True)}  {output.guest(view)}  {where}  {words}')

@@ -12,7 +12,7 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from migrator.cli.output import STATUS_WORDS
+from migrator.cli.pace import share_of, words_of
 from migrator.states import Status
 
 MIB = 1 << 20
@@ -21,27 +21,6 @@ PLAIN_WIDTH = 132
 BAR_WIDTH = 32
 #: Columns from which on steps and reasons stand side by side.
 WIDE = 100
-
-
-def words_of(view):
-    """Say in words where a migration stands."""
-    status, job = Status(view['status']), view['progress']
-    if status is Status.RUNNING and job.get('active'):
-        if job['disk_remaining']:
-            return 'copying the disk'
-        if job['memory_processed'] or job['iteration'] > 1:
-            return f'copying memory, round {max(1, job["iteration"])}'
-        return 'copying'
-    return STATUS_WORDS[status]
-
-
-def share_of(view, what):
-    """Give (bytes copied, bytes in all) of a migration's 'memory' or 'disk', (0, 0) while nothing is known."""
-    job = view['progress'] or {}
-    total = job.get(f'{what}_total', 0)
-    if view['status'] in (Status.FINISHING, Status.COMPLETED):
-        return total, total
-    return max(0, total - job.get(f'{what}_remaining', 0)), total
 
 
 def moment(text):

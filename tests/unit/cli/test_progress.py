@@ -3,9 +3,9 @@ import io
 
 import fixtures
 
-from migrator.cli import progress
 from migrator.cli.main import App
 from tests.unit.cli.support import MIGRATION, Answers, Clock, CommandCase, Conductor, migration
+from tests.unit.cli.test_pace import job
 
 MIB = 1 << 20
 
@@ -15,12 +15,6 @@ class Terminal(io.StringIO):
 
     def isatty(self):
         return True
-
-
-def job(copied, elapsed, **values):
-    """A job that has copied so many of 100 MiB of memory after so many milliseconds."""
-    return {'memory_total': 100 * MIB, 'memory_processed': copied * MIB, 'memory_remaining': (100 - copied) * MIB,
-            'elapsed_ms': elapsed, **values}
 
 
 class BarsTest(CommandCase):
@@ -39,10 +33,11 @@ class BarsTest(CommandCase):
         running = migration(progress=job(25, 1000, disk_total=200 * MIB, disk_remaining=100 * MIB, dirty_rate=5 * MIB, iteration=3,
                                          downtime_ms=80))
         code, out, _err = self.run_in_terminal('migration', 'watch', MIGRATION, show=Answers([
-            running, migration('completed', progress=running['progress'], reason='all is well')]))
+            running, migration('completed', progress=running['progress'], reason='all is well', statistics={'downtime_ms': 97})]))
         self.assertEqual(0, code)
-        for words in ('web-1', 'host-a → host-b', '25 %', '25 MiB of 100 MiB', '50 %', '100 MiB of 200 MiB', '25 MiB/s',
-                      '5 MiB/s written by the guest', 'round 3', 'expected downtime 80 ms', '100 MiB of 100 MiB', 'all is well'):
+        for words in ('web-1', 'host-a → host-b', 'running: copying the disk', '25 %', '25 MiB of 100 MiB', '50 %', '100 MiB of 200 MiB',
+                      '41 % copied', '25 MiB/s', '175 MiB left', 'about 8.8 s', '5 MiB/s written by the guest', 'expected downtime 80 ms',
+                      '100 MiB of 100 MiB', 'all is well', 'downtime 97 ms'):
             self.assertIn(words, out)
 
     def test_wait_draws_on_standard_error_and_leaves_standard_output_to_the_result(self):
@@ -69,21 +64,3 @@ class BarsTest(CommandCase):
         for view in (migration(), migration('failed', progress=job(40, 1000))):
             _code, out, _err = self.run_in_terminal('migration', 'watch', MIGRATION, '--timeout', '0', show=view)
             self.assertNotIn('%', out)
-
-
-class RateTest(CommandCase):
-
-    def test_it_is_that_of_the_last_stretch_by_the_clock_of_the_hypervisor(self):
-        rate = progress.Rate()
-        self.assertEqual(10 * MIB, rate.update(job(10, 1000)))
-        self.assertEqual(40 * MIB, rate.update(job(30, 1500)))
-        self.assertEqual(40 * MIB, rate.update(job(30, 1500)))  # no news yet
-        self.assertEqual(0, rate.update(job(30, 2500)))
-
-    def test_another_attempt_begins_from_nothing(self):
-        rate = progress.Rate()
-        rate.update(job(90, 9000))
-        self.assertEqual(5 * MIB, rate.update(job(5, 1000)))
-
-    def test_nothing_known_is_no_rate(self):
-        self.assertEqual(0, progress.Rate().update({}))

@@ -1,6 +1,7 @@
 """--wait and watch: every ending has its exit code, and a conductor that is away for a while does not end the wait."""
 from migrator import exceptions
 from tests.unit.cli.support import MIGRATION, OTHER, Answers, CommandCase, migration
+from tests.unit.cli.test_pace import job
 
 AWAY = exceptions.Unavailable('no conductor answered')
 
@@ -51,10 +52,6 @@ class WaitTest(CommandCase):
             result = self.run_cli('migration', 'abort', MIGRATION, '--wait', abort=migration(), show=migration(status, error='x'))
             self.assertEqual(code, result.code, status)
 
-    def test_ctrl_c_says_that_it_goes_on(self):
-        result = self.wait(KeyboardInterrupt())
-        self.assertEqual((130, 'migrator: interrupted; what was asked for goes on\n'), (result.code, result.err))
-
     def test_timeout_without_wait_is_wrong_usage(self):
         result = self.run_cli('live-migrate', 'web-1', 'host-b', '--timeout', '3', live_migrate=migration())
         self.assert_refused(result, 2, 'InvalidRequest', '--wait')
@@ -69,9 +66,24 @@ class WatchTest(CommandCase):
         self.assertEqual(0, result.code)
         lines = result.out.splitlines()
         self.assertEqual(3, len(lines), lines)
-        self.assertIn('web-1  host-a -> host-b  running, 0 % copied: pre_live_migration done', lines[0])
+        self.assertIn('web-1  host-a -> host-b  running, 0 % copied, 100 B left: pre_live_migration done', lines[0])
         self.assertIn('50 % copied', lines[1])
         self.assertTrue(lines[2].endswith('completed: done'), lines[2])
+
+    def test_a_line_tells_what_is_done_how_it_goes_and_in_the_end_what_it_cost(self):
+        copying = job(40, 2000, iteration=1)
+        ended = migration('completed', reason='done', statistics={'downtime_ms': 65, 'memory_processed': 120 << 20})
+        result = self.run_cli('migration', 'watch', MIGRATION, show=Answers([migration(progress=copying), ended]))
+        running, completed = result.out.splitlines()
+        self.assertTrue(running.endswith('  running, copying memory, round 1, 40 % copied, 20 MiB/s, 60 MiB left, about 3.0 s, for 2.0 s: '
+                                         'pre_live_migration done'), running)
+        self.assertTrue(completed.endswith('completed: done; downtime 65 ms, 120 MiB of memory copied'), completed)
+
+    def test_a_new_round_alone_is_no_line(self):
+        rounds = [migration(progress={'active': True, 'memory_total': 100, 'memory_remaining': 50, 'memory_processed': 60, 'iteration': n})
+                  for n in range(1, 9)]
+        result = self.run_cli('migration', 'watch', MIGRATION, show=Answers([*rounds, migration('completed')]))
+        self.assertEqual(2, len(result.out.splitlines()), result.out)
 
     def test_the_first_that_did_not_complete_gives_the_code(self):
         result = self.run_cli('migration', 'watch', MIGRATION, OTHER, show=Answers([

@@ -119,28 +119,6 @@ class StoryTest(base.TestCase):
         self.assertIn('still running', str(self.assertRaises(story.Failed, self.tell)))
 
 
-class ShowTest(base.TestCase):
-
-    def test_progress_in_words_and_bytes(self):
-        job = {'active': True, 'memory_total': 100, 'memory_remaining': 25, 'disk_total': 10, 'disk_remaining': 5, 'iteration': 2,
-               'memory_processed': 75}
-        view = {'status': 'running', 'progress': job}
-        self.assertEqual('copying the disk', show.words_of(view))
-        self.assertEqual((75, 100), show.share_of(view, 'memory'))
-        self.assertEqual((5, 10), show.share_of(view, 'disk'))
-        job['disk_remaining'] = 0
-        self.assertEqual('copying memory, round 2', show.words_of(view))
-        job.update(memory_processed=0, iteration=0)
-        self.assertEqual('copying', show.words_of(view))
-        view['status'] = 'finishing'
-        self.assertEqual((100, 100), show.share_of(view, 'memory'))
-        self.assertEqual((0, 0), show.share_of({'status': 'running', 'progress': {}}, 'disk'))
-
-    def test_every_status_has_words(self):
-        for status in show.Status:
-            self.assertTrue(show.words_of({'status': str(status), 'progress': {}}))
-
-
 class SimulatedTest(base.TestCase):
 
     def start(self):

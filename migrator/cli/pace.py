@@ -1,0 +1,95 @@
+"""How a migration goes, from its views: what it does in words, how much is copied, how fast, and how long it takes still."""
+from migrator.cli import output
+from migrator.states import Status
+
+#: From this round on, a guest that writes as fast as it is copied has shown that it does not converge.
+ROUNDS = 2
+
+
+def words_of(view):
+    """Say in words where a migration stands."""
+    status, job = Status(view['status']), view['progress']
+    if status is Status.RUNNING and job.get('active'):
+        if job.get('disk_remaining'):
+            return 'copying the disk'
+        if job.get('memory_processed') or job.get('iteration', 0) > 1:
+            return f'copying memory, round {max(1, job.get("iteration", 0))}'
+        return 'copying'
+    return output.STATUS_WORDS[status]
+
+
+def share_of(view, what):
+    """Give (bytes copied, bytes in all) of a migration's 'memory' or 'disk', (0, 0) while nothing is known."""
+    job = view['progress'] or {}
+    total = job.get(f'{what}_total', 0)
+    if view['status'] in (Status.FINISHING, Status.COMPLETED):
+        return total, total
+    return max(0, total - job.get(f'{what}_remaining', 0)), total
+
+
+def result_of(view):
+    """Say what a migration that has ended cost, by the hypervisor's figures; '' where there are none."""
+    figures = view.get('statistics', {})
+    copied = ' and '.join(f'{output.size(figures[f"{what}_processed"])} of {what}' for what in ('memory', 'disk')
+                          if figures.get(f'{what}_processed'))
+    words = [f'downtime {output.duration(figures["downtime_ms"])}'] if figures.get('downtime_ms') else []
+    if copied:
+        words.append(f'{copied} copied' + (f' in {output.duration(figures["elapsed_ms"])}' if figures.get('elapsed_ms') else ''))
+    return ', '.join(words)
+
+
+class Rate:
+    """Bytes a second, from what the hypervisor says that it has copied, by the hypervisor's own clock."""
+
+    def __init__(self):
+        self._last = None
+        self._rate = 0.0
+
+    def update(self, job):
+        """Take a job as a dict; returns the rate since the previous news, or since the beginning when there is none."""
+        done = job.get('memory_processed', 0) + job.get('disk_processed', 0)
+        elapsed = job.get('elapsed_ms', 0)
+        before, since = self._last or (0, 0)
+        if elapsed < since or done < before:  # another attempt has begun
+            before, since = 0, 0
+        if elapsed > since:
+            self._rate = (done - before) * 1000 / (elapsed - since)
+            self._last = (done, elapsed)
+        return self._rate
+
+
+class Pace:
+    """The figures of one migration, from one view to the next."""
+
+    def __init__(self):
+        self._rate = Rate()
+
+    def words(self, view):
+        """Take a view; give what is known in words: per cent, rate, what remains, time left, and what the guest writes meanwhile."""
+        job, percent = view['progress'], output.percent(view)
+        rate = self._rate.update(job)
+        if percent is None or not job.get('active', True):
+            return []
+        left = job.get('memory_remaining', 0) + job.get('disk_remaining', 0)
+        words = [f'{percent} % copied']
+        if rate:
+            words.append(f'{output.size(int(rate))}/s')
+        if left:
+            words.append(f'{output.size(left)} left')
+            words += time_left(job, left, rate)
+        if job.get('dirty_rate'):
+            words.append(f'{output.size(job["dirty_rate"])}/s written by the guest')
+        if job.get('elapsed_ms'):
+            words.append(f'for {output.duration(job["elapsed_ms"])}')
+        return words
+
+
+def time_left(job, left, rate):
+    """Say how long it takes still, as far as that can be reckoned: what the guest writes is copied again.
+
+    left: bytes. rate: bytes a second.
+    """
+    dirty = job.get('dirty_rate', 0)
+    if rate > dirty:
+        return [f'about {output.duration(max(1, left / (rate - dirty)) * 1000)}']
+    return ['no end in sight while the guest writes as fast'] if rate and job.get('iteration', 0) >= ROUNDS else []
