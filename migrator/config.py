@@ -76,6 +76,50 @@ COMPUTE_OPTS = [
     cfg.FloatOpt('report_interval', default=2.0, min=0.05, help='Seconds before an unacknowledged report is repeated.'),
 ]
 
+VOLUME_OPTS = [
+    cfg.ListOpt('enabled_backends', default=[],
+                help='The arrays of this volume agent: names of configuration groups, one for each, as [example_qsd_backend] shows. A '
+                     'pool is known as HOST@BACKEND#POOL.'),
+    cfg.FloatOpt('heartbeat_interval', default=5.0, min=0.05, help='Seconds between two heartbeats.'),
+    cfg.FloatOpt('progress_interval', default=1.0, min=0.05,
+                 help='Least seconds between two questions for the progress of one migration. The answers travel with heartbeats.'),
+    cfg.IntOpt('max_operations', default=32, min=1, help='How many operations the agent runs at once; more are refused with AgentBusy.'),
+    cfg.FloatOpt('report_interval', default=2.0, min=0.05, help='Seconds before an unacknowledged report is repeated.'),
+]
+
+#: What the group of every backend has.
+BACKEND_OPTS = [
+    cfg.StrOpt('driver', default='qsd', help='Driver of the array: an entry point of migrator.volume.drivers; qsd, file or fake.'),
+    cfg.DictOpt('pools', default={}, help='Pools of the array with their directories: NAME:DIRECTORY, separated by commas.'),
+    cfg.ListOpt('types', default=[], help='Volume types that it serves.'),
+    cfg.StrOpt('array_id', default='',
+               help='Identity of the array. Two backends that name the same one share it. Empty: nobody else manages it.'),
+]
+
+#: Of drivers whose LUNs are files that are exported over NBD.
+EXPORT_OPTS = [
+    cfg.StrOpt('listen_address', default='127.0.0.1', help='Address at which exports are reached by hypervisors and by other arrays.'),
+    cfg.FloatOpt('array_timeout', default=10.0, min=0.1, help='Seconds for each answer of the storage daemon.'),
+    cfg.FloatOpt('array_patience', default=60.0, min=1.0,
+                 help='Seconds for which a storage daemon that does not answer, or a LUN that is being worked on, is waited for.'),
+]
+
+QSD_OPTS = [
+    cfg.StrOpt('qmp_socket', default='/run/migrator/array.qmp', help='QMP socket of the qemu-storage-daemon that is the array.'),
+    cfg.PortOpt('listen_port', default=10809, help='Port at which the storage daemon\'s NBD server listens.'),
+    cfg.StrOpt('format', default='qcow2', choices=['qcow2', 'raw'], help='Format of new LUNs.'),
+    cfg.StrOpt('tls_credentials', default='',
+               help='Directory of x509 files with which the storage daemon connects to other arrays. Empty: no TLS.'),
+    *EXPORT_OPTS,
+]
+
+FILE_OPTS = [
+    cfg.IntOpt('first_port', default=10900, min=1, max=65535, help='First of the ports for exports: each exported LUN takes one.'),
+    cfg.IntOpt('last_port', default=10999, min=1, max=65535, help='Last of them.'),
+    cfg.StrOpt('run_directory', default='/run/migrator/volume', help='Directory for the sockets of the storage daemons that export LUNs.'),
+    *EXPORT_OPTS,
+]
+
 LIBVIRT_OPTS = [
     cfg.StrOpt('connection_uri', default='qemu:///system', help='The local libvirtd.'),
     cfg.StrOpt('live_migration_uri', default='',
@@ -98,9 +142,11 @@ FAKE_OPTS = [
                 help='Faults to simulate, as METHOD=ACTION: fail, hang, slow:SECONDS. For tests and for trying out.'),
 ]
 
-GROUPS = (('DEFAULT', DEFAULT_OPTS), ('conductor', CONDUCTOR_OPTS), ('compute', COMPUTE_OPTS), ('libvirt', LIBVIRT_OPTS),
-          ('upgrade_levels', UPGRADE_OPTS),
-          ('fake', FAKE_OPTS))
+GROUPS = (('DEFAULT', DEFAULT_OPTS), ('conductor', CONDUCTOR_OPTS), ('compute', COMPUTE_OPTS), ('volume', VOLUME_OPTS),
+          ('libvirt', LIBVIRT_OPTS), ('upgrade_levels', UPGRADE_OPTS), ('fake', FAKE_OPTS))
+
+#: Groups that exist only under names that operators give: what the sample shows.
+EXAMPLES = (('example_qsd_backend', BACKEND_OPTS + QSD_OPTS), ('example_file_backend', BACKEND_OPTS + FILE_OPTS))
 
 
 def register(conf=CONF):
@@ -112,7 +158,13 @@ def register(conf=CONF):
 
 def list_opts():
     """Give oslo-config-generator what to document: pairs of group name and options."""
-    return [(group, options) for group, options in GROUPS]
+    return [(group, options) for group, options in GROUPS + EXAMPLES]
+
+
+def backend(conf, name):
+    """Register the options that every backend has on the group `name`, and give the group."""
+    conf.register_opts(BACKEND_OPTS, group=name)
+    return conf[name]
 
 
 def setup(argv, prog, conf=CONF, default_config_files=None):

@@ -20,6 +20,9 @@ from migrator.rpc import volume_facts as facts
 class VolumeDriver(abc.ABC):
     """One array (backend), with one or more pools."""
 
+    #: Options of a backend's group that only this driver has, besides migrator.config.BACKEND_OPTS.
+    options = ()
+
     #: What the array can do, shown by `migrator backend show`: in words that do not change.
     capabilities: tuple[str, ...] = ()
 
@@ -117,3 +120,8 @@ class VolumeDriver(abc.ABC):
     def progress(self, pool: str, lun: str) -> facts.Progress:
         """Tell how far a mirror or a copy into this LUN is; an empty Progress when there is none or it cannot be told. Never raises."""
         return facts.Progress()
+
+    def copier(self, command):
+        """Begin what copies or compares instead of the program in `command` (a list of words), where this array's exports cannot be
+        reached by NBD: a simulated one. Returns what has the methods of volume.child.Child, or None where the program can."""
+        return

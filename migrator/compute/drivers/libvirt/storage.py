@@ -9,10 +9,8 @@ import os
 import re
 import stat
 import struct
-import subprocess
-import tempfile
 
-from migrator import concurrency, exceptions
+from migrator import exceptions, programs
 from migrator.compute.drivers.libvirt import disk_format, markers
 from migrator.rpc import facts, traces
 
@@ -157,7 +155,7 @@ class Storage:
         if backing:
             command += ['-b', backing, '-F', backing_format or disk_format.read(backing).format]
         try:
-            _qemu_img([*command, temporary, str(size)])
+            programs.run([*command, temporary, str(size)], _QEMU_IMG_SECONDS)
             os.link(temporary, path)
         except OSError as error:
             raise exceptions.DriverError(f'the disk {path} cannot be made: {error.strerror}') from None
@@ -228,25 +226,6 @@ def _clean(directory):
     if not directory.startswith('/'):
         raise exceptions.DriverError(f'the storage directory {directory!r} must be an absolute path')
     return os.path.normpath(directory)
-
-
-def _qemu_img(command):
-    # Neither pipes nor subprocess's own time-out: both use select and classes that eventlet replaces, and this is a native thread.
-    with tempfile.TemporaryFile() as said:
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=said,
-                                   env={**os.environ, 'LC_ALL': 'C'})
-        for _ in range(_QEMU_IMG_SECONDS * 100):
-            if process.poll() is not None:
-                break
-            concurrency.native_sleep(0.01)
-        else:
-            process.kill()
-            process.wait()
-            raise exceptions.DriverError(f'qemu-img took longer than {_QEMU_IMG_SECONDS} s')
-        if process.returncode:
-            said.seek(0)
-            words = said.read().decode(errors='replace').strip()[-400:]
-            raise exceptions.DriverError(f'qemu-img failed: {words or process.returncode}')
 
 
 def _opener(wanted):

@@ -2,11 +2,10 @@
 import contextlib
 import dataclasses
 import os
-import subprocess
 
 from oslo_log import log
 
-from migrator import concurrency, exceptions
+from migrator import concurrency, config, exceptions, programs
 from migrator.rpc import volume_facts as facts
 from migrator.states import LunState
 from migrator.volume import driver
@@ -26,6 +25,7 @@ QEMU_IMG_SECONDS = 60
 class QsdDriver(driver.VolumeDriver):
     """LUNs as raw or qcow2 files, exported over NBD, with take-over of other arrays' LUNs."""
 
+    options = config.QSD_OPTS
     capabilities = ('take_over', 'thin')
 
     def __init__(self, conf, host, backend):
@@ -118,7 +118,7 @@ class QsdDriver(driver.VolumeDriver):
                     stream.truncate(record.size)
                     os.fsync(stream.fileno())
             else:
-                _qemu_img('create', '-q', '-f', record.format, path, str(record.size))
+                programs.run(['qemu-img', 'create', '-q', '-f', record.format, path, str(record.size)], QEMU_IMG_SECONDS)
             sync(os.path.dirname(path))
         except OSError as error:
             raise no_room(error, f'LUN {record.name}') from error
@@ -287,12 +287,3 @@ class QsdDriver(driver.VolumeDriver):
 def locator(record):
     """What the catalogue keeps to find the LUN again."""
     return {'lun': record.name, 'format': record.format}
-
-
-def _qemu_img(*arguments):
-    try:
-        done = subprocess.run(['qemu-img', *arguments], stdin=subprocess.DEVNULL, capture_output=True, timeout=QEMU_IMG_SECONDS)
-    except subprocess.TimeoutExpired as error:
-        raise exceptions.DriverError(f'qemu-img took longer than {QEMU_IMG_SECONDS} s') from error
-    if done.returncode:
-        raise exceptions.DriverError(f'qemu-img failed: {done.stderr.decode(errors="replace").strip()[-400:]}')
