@@ -51,14 +51,17 @@ class StepEndpoint:
         self._process_id = process_id
         self._turns = Turns()
 
-    def _start(self, name, envelope, arguments, resource, work):
+    def _start(self, name, envelope, arguments, resource, work, first=None):
         """Hand `work` to the operations, to be run when it is the turn of `resource`. Returns the acknowledgement for the wire.
 
         name: the method. envelope: as it came. arguments: the request's other arguments, as they came. work: gives the result, a dict.
+        first: done once the request is accepted, before its turn comes: to end what it would else wait for.
         """
         read = facts.from_wire(facts.Envelope, envelope, 'envelope')
 
         def in_turn():
+            if first is not None:
+                first()
             with self._turns.of(resource):
                 self._operations.check_epoch(read.migration_id, read.epoch)  # a newer request came while this one waited
                 return work()

@@ -1,0 +1,52 @@
+"""The volume agent's sign of life: one message an interval with all its backends and how its mirrors and copies get on.
+
+An array that does not answer is told as offline, in words, and holds up neither the heartbeat nor the other arrays.
+"""
+import time
+
+from migrator.rpc import context as rpc_context
+from migrator.rpc import contract, facts
+from migrator.rpc import volume_facts as vf
+from migrator.rpc.beating import LEAST_PATIENCE, Beating
+
+
+class HeartbeatLoop(Beating):
+    """Sends the heartbeats of one agent process.
+
+    backends: backends.Backends. manager: VolumeManager (its jobs). operations: OperationServer (whether it drains). conductor:
+    AgentToConductorAPI. host, process_id, host_boot_id: who we are. interval: seconds between two heartbeats. progress_interval: least
+    seconds between two questions for the progress of one job. clock: monotonic; each request's `not_after` is computed from it.
+    """
+
+    def __init__(self, backends, manager, operations, conductor, host, process_id, host_boot_id, interval, progress_interval,
+                 clock=time.monotonic):
+        super().__init__(interval, clock)
+        self._backends = backends
+        self._manager = manager
+        self._operations = operations
+        self._conductor = conductor
+        self._who = {'host': host, 'process_id': process_id, 'host_boot_id': host_boot_id, 'rpc_version': contract.VOLUME_VERSION}
+        self._progress_interval = progress_interval
+        self._sequence = 0
+        self._progress = {}              # migration id -> (when it was asked for, Progress as a dict)
+
+    def beat(self):
+        """Send one heartbeat; returns True if it is known to have arrived. Raises nothing that the next one may cure."""
+        with self._beating, rpc_context.using(rpc_context.MigratorContext(overwrite=False)) as context:
+            found = self._backends.describe(max(LEAST_PATIENCE, self._interval))
+            self._sequence += 1
+            beat = vf.VolumeHeartbeat(sequence=self._sequence, monotonic=self._clock(), draining=self._operations.draining,
+                                      backends=found, progress=self._jobs(), **self._who)
+            return self._said(self._sequence, self._conductor.volume_heartbeat, context, beat) is not None
+
+    def _jobs(self):
+        """Give {migration id: Progress as a dict} of what moves data now, each asked for once a progress_interval at most."""
+        now, jobs = self._clock(), self._manager.jobs()
+        self._progress = {migration: known for migration, known in self._progress.items() if migration in jobs}
+        for migration in list(jobs)[:facts.MAX_PROGRESS]:
+            known = self._progress.get(migration)
+            if known is None or now - known[0] >= self._progress_interval:
+                found = self._manager.progress(migration)
+                if found.active:
+                    self._progress[migration] = (now, facts.to_wire(found))
+        return {migration: progress for migration, (_, progress) in self._progress.items()}

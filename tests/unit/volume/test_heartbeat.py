@@ -1,0 +1,81 @@
+"""The volume agent's sign of life: its backends, online or not, and how its jobs get on."""
+import time
+
+from migrator import exceptions
+from migrator.rpc import contract, facts
+from migrator.rpc import volume_facts as vf
+from migrator.volume.backends import Backend, Backends
+from migrator.volume.heartbeat import HeartbeatLoop
+from tests.unit.rpc import support
+from tests.unit.volume import samples
+from tests.unit.volume.scripted import ManagerTestCase, ScriptedArray
+
+
+class HeartbeatTest(ManagerTestCase):
+
+    def setUp(self):
+        super().setUp()
+        self.now = 50.0
+        self.loop = self.make_loop(self.backends)
+        self.heard = []
+        self.conductor.volume_heartbeat = lambda context, beat: self.heard.append(facts.from_wire(vf.VolumeHeartbeat, facts.to_wire(beat)))
+
+    def make_loop(self, backends):
+        return HeartbeatLoop(backends, self.manager, self.operations, self.conductor, self.host, 'process-1', 'boot-1',
+                             0.05, 1.0, clock=lambda: self.now)
+
+    def beat(self):
+        self.assertTrue(self.loop.beat())
+        return self.heard[-1]
+
+    def test_it_tells_who_and_what(self):
+        beat = self.beat()
+        self.assertEqual((self.host, 'process-1', 'boot-1', 1, 50.0, contract.VOLUME_VERSION, False),
+                         (beat.host, beat.process_id, beat.host_boot_id, beat.sequence, beat.monotonic, beat.rpc_version, beat.draining))
+        self.assertEqual([('old', '', ('plain',), ('fast', 'slow')), ('new', '', (), ('fast', 'slow'))],
+                         [(b.name, b.offline, b.types, tuple(p.name for p in b.pools)) for b in beat.backends])
+        self.operations.drain()
+        self.assertEqual((2, True), (self.beat().sequence, self.heard[-1].draining))
+
+    def test_an_array_that_cannot_be_asked_is_offline_in_words_until_it_answers(self):
+        self.old.script.results['pools'] = exceptions.DriverError('the storage daemon is gone')
+        self.assertEqual(['the storage daemon is gone', ''], [b.offline for b in self.beat().backends])
+        del self.old.script.results['pools']
+        self.assertEqual(['', ''], [b.offline for b in self.beat().backends])
+
+    def test_an_array_that_hangs_holds_up_neither_the_heartbeat_nor_the_others_and_is_asked_once(self):
+        entered, go = self.old.script.hold('pools')
+        began = time.monotonic()
+        offline = [b.offline for b in self.beat().backends]
+        self.assertEqual(['the array old does not answer', ''], offline)
+        self.assertLess(time.monotonic() - began, support.DEADLINE / 2)
+        self.beat()
+        self.assertEqual(1, self.old.script.did().count('pools'))
+        go.set()
+        support.wait_for(lambda: not self.beat().backends[0].offline)
+
+    def test_a_backend_that_has_not_started_says_why(self):
+        array = ScriptedArray()
+        array.script.results['start'] = exceptions.DriverError('no such socket')
+        backends = Backends([Backend('late', array)])
+        backends.all()[0].start()
+        self.loop = self.make_loop(backends)
+        self.assertEqual('no such socket', self.beat().backends[0].offline)
+        self.assertNotIn('pools', array.script.did())
+
+    def test_progress_of_mirrors_and_copies_each_asked_for_once_an_interval(self):
+        self.outcome('migrate_volume_target')
+        self.assertEqual(40, self.beat().progress[samples.MIGRATION]['done'])
+        self.new.script.results['progress'] = vf.Progress(True, 100, 90)
+        self.assertEqual(40, self.beat().progress[samples.MIGRATION]['done'])
+        self.now += 1.0
+        self.assertEqual(90, self.beat().progress[samples.MIGRATION]['done'])
+        self.outcome('complete_migration_target')
+        self.assertEqual({}, self.beat().progress)
+
+    def test_no_conductor_is_no_reason_to_die(self):
+        for error in (exceptions.Unavailable('no database'), exceptions.InvalidRequest('odd')):
+            def refuse(context, beat, error=error):
+                raise error
+            self.conductor.volume_heartbeat = refuse
+            self.assertFalse(self.loop.beat())
