@@ -104,6 +104,11 @@ def native_unix_socket():
     return module.socket(module.AF_UNIX)
 
 
+def native_connection(host, port, timeout):
+    """Connect to a TCP port within `timeout` seconds, which then hold for each read and write too; a socket for use in native threads."""
+    return _original('socket').create_connection((host, port), timeout=timeout)
+
+
 def native_thread(fn, *args, **kwargs):
     """Start a real, daemonic thread, such as libvirt's event loop; returns its Thread. It must not touch green primitives."""
     thread = _original('threading').Thread(target=fn, args=args, kwargs=kwargs, daemon=True)

@@ -12,7 +12,6 @@ and raises nothing. Units: memory in MiB, sizes in bytes, bandwidth in MiB a sec
 """
 import abc
 
-from migrator import exceptions
 from migrator.rpc import facts, traces, volume_facts
 
 
@@ -144,6 +143,7 @@ class ComputeDriver(abc.ABC):
 
     # --- volumes (seed 001) ---
 
+    @abc.abstractmethod
     def attach_volume(self, attachment: volume_facts.Attachment) -> dict:
         """Give the guest the volume as a disk: at once if it is active, and in its definition if it has one, so that it has the
         disk at its next start too. A guest that is off gets it in its definition only.
@@ -157,13 +157,13 @@ class ComputeDriver(abc.ABC):
         a hand-over, if another disk has the target, or if the volume is there by another export or in another mode; DriverError if the
         export does not answer. Then nothing has changed.
         """
-        raise exceptions.DriverError('this hypervisor cannot be given volumes')
 
+    @abc.abstractmethod
     def detach_volume(self, attachment: volume_facts.Attachment) -> dict:
         """Take the volume from the guest: from the active one first, which must let go of the disk, then from its definition.
 
         The disk is found by its serial alone, whatever its target and export. Not there: success. Returns once nothing here has the export
         open. Raises InstanceNotFound; PreconditionFailed as attach_volume does in a migration; DeviceInUse if the guest
-        does not let go within the time that is configured: it then keeps the disk, now and in its definition; nothing is forced.
+        does not let go within the time that is configured: it then keeps the disk, now and in its definition; nothing is forced. Should
+        it let go later by itself, the next call finds that and finishes.
         """
-        raise exceptions.DriverError('this hypervisor cannot be given volumes')

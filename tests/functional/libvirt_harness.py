@@ -21,6 +21,8 @@ from tests.lab.console import Console
 
 STAMP_AT = 1 << 20
 DISK_SIZE = VOLUME_SIZE = 48 << 20
+#: For a guest to let go of a volume: what one without KVM on a busy machine needs, several times over.
+DETACH_SECONDS = 12
 
 
 class LibvirtHarness(harness.ComputeHarness):
@@ -39,7 +41,7 @@ class LibvirtHarness(harness.ComputeHarness):
         """Write the configuration of a driver on host `name`, without a broker; returns its path."""
         configuration = Configuration(self.lab)
         configuration.transport_url = 'fake:'
-        return configuration.agent(name)
+        return configuration.agent(name, compute={'detach_timeout': DETACH_SECONDS})
 
     def spec(self, shared=False, restless=False, disks=1, **options):
         """See ComputeHarness.spec; options as for tests.lab.guest.command_line."""

@@ -26,17 +26,18 @@ def kernel():
     return found[-1]
 
 
-def command_line(tick=0.1, write=None, fill=None, dirty=None, dirty_pause=0.0, poweroff=None):
+def command_line(tick=0.1, write=None, fill=None, dirty=None, dirty_pause=0.0, poweroff=None, device=None):
     """Write the kernel's command line for a guest.
 
-    tick: seconds between two ticks. write: seconds between two records on /dev/vda, None for no writer. fill: MiB of text put
-    from 32 MiB on of /dev/vda at the start. dirty: MiB of memory rewritten all the time, with dirty_pause seconds after each round.
-    poweroff: seconds after the start at which the guest powers itself off.
+    tick: seconds between two ticks. write: seconds between two records on /dev/vda, or on `device` (vdb …), which may be attached later;
+    None for no writer. fill: MiB of text put from 32 MiB on of /dev/vda at the start. dirty: MiB of memory rewritten all the time, with
+    dirty_pause seconds after each round. poweroff: seconds after the start at which the guest powers itself off.
     """
     words = ['console=ttyS0', 'quiet', 'panic=-1', f'lab.tick={tick}']
     if write is not None or fill is not None:
         words.append('lab.disks=1')
-    options = {'write': write, 'fill': fill, 'dirty': dirty, 'poweroff': poweroff, 'dirty_pause': dirty_pause if dirty else None}
+    options = {'write': write, 'device': device, 'fill': fill, 'dirty': dirty, 'poweroff': poweroff,
+               'dirty_pause': dirty_pause if dirty else None}
     return ' '.join(words + [f'lab.{name}={value}' for name, value in options.items() if value is not None])
 
 

@@ -17,10 +17,15 @@ chmod +x /etc/acpi/PWRF/00000080
 tries=0
 while [ -n "$(option disks)" ] && [ ! -b /dev/vda ] && [ $tries -lt 100 ]; do sleep 0.1; tries=$((tries + 1)); done
 
+# The disk that is written to; one that is attached later is waited for, one that is taken away is waited for again.
+device=/dev/$(option device)
+[ "$device" = /dev/ ] && device=/dev/vda
+
 # Record N lies in sector N; sector 0 names the last record that is known to be on the disk. A record is announced once it is safe.
-put() { printf '%-511s\n' "$1" | dd of=/dev/vda bs=512 seek="$2" conv=notrunc,fsync 2>/dev/null; }
+put() { [ -b "$device" ] && printf '%-511s\n' "$1" | dd of="$device" bs=512 seek="$2" conv=notrunc,fsync 2>/dev/null; }
 writer() {
-    next=$(dd if=/dev/vda bs=512 count=1 2>/dev/null | sed -n 's/^head \([0-9]*\) .*/\1/p')
+    while [ ! -b "$device" ]; do sleep 0.1; done
+    next=$(dd if="$device" bs=512 count=1 2>/dev/null | sed -n 's/^head \([0-9]*\) .*/\1/p')
     next=$((${next:-0} + 1))
     pause=$(option write)
     while true; do

@@ -3,12 +3,11 @@ import os
 import tempfile
 import unittest
 
-from tests.contract import compute_volumes
 from tests.contract.compute_driver import ComputeDriverContract
 from tests.contract.fake import FakeHarness
 
 
-class InMemory(ComputeDriverContract, compute_volumes.Scenarios, unittest.TestCase):
+class InMemory(ComputeDriverContract, unittest.TestCase):
     """The contract, in a world of this process; after every scenario one copy is in charge and nothing is lost."""
 
     def make_harness(self):
@@ -18,7 +17,7 @@ class InMemory(ComputeDriverContract, compute_volumes.Scenarios, unittest.TestCa
         return harness
 
 
-class InAFile(ComputeDriverContract, compute_volumes.Scenarios, unittest.TestCase):
+class InAFile(ComputeDriverContract, unittest.TestCase):
     """The contract, in a world that other processes could share."""
 
     def make_harness(self):

@@ -20,6 +20,9 @@ _PARSER = etree.XMLParser(resolve_entities=False, no_network=True, load_dtd=Fals
 _UNITS = {'b': 1, 'bytes': 1, 'KB': 1000, 'k': 1024, 'KiB': 1024, 'MB': 10 ** 6, 'M': 2 ** 20, 'MiB': 2 ** 20, 'GB': 10 ** 9,
           'G': 2 ** 30, 'GiB': 2 ** 30, 'TB': 10 ** 12, 'T': 2 ** 40, 'TiB': 2 ** 40}
 
+#: How many volumes a new guest can be given while it runs.
+SPARE_PORTS = 8
+
 #: Devices that tie a guest to its host.
 _TIED = {'hostdev': 'a device of the host', 'filesystem': 'a directory of the host', 'shmem': 'memory that is shared with others'}
 
@@ -133,7 +136,8 @@ def _source_path(kind, source):
     where = '' if host is None else host.get('name') or host.get('socket') or ''
     where = f'[{where}]' if ':' in where else where
     port = '' if host is None or not host.get('port') else f':{host.get("port")}'
-    return f'{source.get("protocol", "")}://{where}{port}/{source.get("name", "")}'
+    protocol = source.get('protocol', '') + ('s' if source.get('tls') == 'yes' else '')
+    return f'{protocol}://{where}{port}/{source.get("name", "")}'
 
 
 def _passthrough(root):
@@ -185,6 +189,10 @@ def _devices(devices, platform, disks, console):
     for disk, path in disks:
         _new_disk(devices, disk, path)
     _add(devices, 'controller', type='usb', model='none')
+    # On PCI Express each device needs a port that was there when the guest started: for the disks and the balloon, and for volumes to come.
+    _add(devices, 'controller', type='pci', index='0', model='pcie-root')
+    for _ in range(len(disks) + 1 + SPARE_PORTS):
+        _add(devices, 'controller', type='pci', model='pcie-root-port')
     serial = _add(devices, 'serial', type='file')
     _add(serial, 'source', path=console, append='on')
     _add(serial, 'target', port='0')
@@ -193,27 +201,56 @@ def _devices(devices, platform, disks, console):
 
 
 def _new_disk(devices, disk, path):
-    element = _add(devices, 'disk', type='network' if disk.uri else 'file', device='disk')
-    # The host's page cache must never hold what the other host has to see after the hand-over.
-    _add(element, 'driver', name='qemu', type='raw' if disk.uri else disk.format, cache='none')
     if disk.uri:
-        host, port, export = nbd_export(disk.uri)
-        _add(_add(element, 'source', protocol='nbd', name=export), 'host', name=host, port=str(port))
-    else:
-        _add(element, 'source', file=path)
+        devices.append(_volume(disk.target, disk.uri, disk.serial))
+        return
+    element = _add(devices, 'disk', type='file', device='disk')
+    # The host's page cache must never hold what the other host has to see after the hand-over.
+    _add(element, 'driver', name='qemu', type=disk.format, cache='none')
+    _add(element, 'source', file=path)
     _add(element, 'target', dev=disk.target, bus='virtio')
     if disk.serial:
         _add(element, 'serial', disk.serial)
 
 
+def _volume(target, uri, serial, read_only=False):
+    """Make the element of a disk on an NBD export, which stops the guest on an I/O error instead of telling it. Raises InvalidRequest."""
+    host, port, export = nbd_export(uri)
+    element = etree.Element('disk', type='network', device='disk')
+    _add(element, 'driver', name='qemu', type='raw', cache='none', error_policy='stop', rerror_policy='stop')
+    source = _add(element, 'source', protocol='nbd', name=export, **({'tls': 'yes'} if uri.startswith('nbds:') else {}))
+    _add(source, 'host', name=host, port=str(port))
+    _add(element, 'target', dev=target, bus='virtio')
+    if read_only:
+        _add(element, 'readonly')
+    if serial:
+        _add(element, 'serial', serial)
+    return element
+
+
+def volume(target, uri, serial, read_only):
+    """Write the XML of a disk that is to be attached: virtio, by an NBD export. Raises InvalidRequest for what is none."""
+    return etree.tostring(_volume(target, uri, serial, read_only), encoding='unicode')
+
+
+def export_uri(uri):
+    """Write a URI of an NBD export as `describe` would, so that the two can be compared. Raises InvalidRequest."""
+    return _disk(_volume('', uri, '')).path
+
+
+def disk(xml, target):
+    """Give the XML of the disk that has this target in a domain's XML, '' if there is none."""
+    return next((etree.tostring(d, encoding='unicode') for d in parse(xml).findall('devices/disk') if _disk(d).target == target), '')
+
+
 def nbd_export(uri):
-    """Split nbd://host:port/export into host, port and export. Raises InvalidRequest."""
+    """Split nbd://host:port/export (nbds: with TLS) into host, port and export. Raises InvalidRequest."""
     try:
         parts = urlsplit(uri)
         port = parts.port or 10809
     except ValueError:
         raise exceptions.InvalidRequest(f'{uri!r:.200} is not nbd://host:port/export') from None
-    if parts.scheme != 'nbd' or not parts.hostname or len(parts.path) < 2 or parts.query or parts.fragment or parts.username:
+    if parts.scheme not in ('nbd', 'nbds') or not parts.hostname or len(parts.path) < 2 or parts.query or parts.fragment or parts.username:
         raise exceptions.InvalidRequest(f'{uri!r:.200} is not nbd://host:port/export')
     return parts.hostname, port, parts.path[1:]
 

@@ -7,8 +7,8 @@ import contextlib
 
 from migrator import exceptions
 from migrator.compute import driver
-from migrator.compute.drivers.libvirt import connection, folders, guests, migration, observe, storage
-from migrator.rpc import facts, traces
+from migrator.compute.drivers.libvirt import connection, folders, guests, migration, observe, storage, volumes
+from migrator.rpc import facts, traces, volume_facts
 
 
 class LibvirtDriver(driver.ComputeDriver):
@@ -21,6 +21,7 @@ class LibvirtDriver(driver.ComputeDriver):
         own = folders.Folders(self._storage)
         self._observer = observe.Observer(conf, self._connection, self._storage)
         self._guests = guests.Guests(conf, self._storage, own, self._observer)
+        self._volumes = volumes.Volumes(conf.compute.detach_timeout, host, self._observer)
         self._migration = migration.Migration(self._storage, own, self._observer)
 
     def start(self):
@@ -113,6 +114,14 @@ class LibvirtDriver(driver.ComputeDriver):
     def delete_instance(self, instance_uuid: str) -> dict:
         """See ComputeDriver.delete_instance. The result's `left` says in words what stays, and why."""
         return self._run(self._guests.delete, instance_uuid)
+
+    def attach_volume(self, attachment: volume_facts.Attachment) -> dict:
+        """See ComputeDriver.attach_volume."""
+        return self._run(self._volumes.attach, attachment)
+
+    def detach_volume(self, attachment: volume_facts.Attachment) -> dict:
+        """See ComputeDriver.detach_volume."""
+        return self._run(self._volumes.detach, attachment)
 
     def _run(self, function, *args):
         with _words():

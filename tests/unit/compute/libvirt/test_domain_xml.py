@@ -120,6 +120,32 @@ class BuildTest(testtools.TestCase):
         root = etree.fromstring(built(platform=dataclasses.replace(PLATFORM, domain_type='kvm', cpu_model='')))
         self.assertEqual('host-model', root.find('cpu').get('mode'))
 
+    def test_volumes_stop_the_guest_on_an_error_and_files_do_not(self):
+        drivers = [d.attrib for d in domain_xml.parse(built()).findall('devices/disk/driver')]
+        self.assertEqual([None, 'stop'], [d.get('error_policy') for d in drivers])
+        self.assertEqual([None, 'stop'], [d.get('rerror_policy') for d in drivers])
+
+    def test_has_ports_for_its_devices_and_for_volumes_to_come(self):
+        ports = domain_xml.parse(built()).findall('devices/controller[@model="pcie-root-port"]')
+        self.assertEqual(2 + 1 + domain_xml.SPARE_PORTS, len(ports))
+
+    def test_a_volume_that_is_attached_reads_back(self):
+        for uri, read_only in (('nbd://10.0.0.1:10810/lun', False), ('nbds://[fd00::1]/lun', True)):
+            xml = f'<domain><devices>{domain_xml.volume("vdc", uri, "vol-2", read_only)}</devices></domain>'
+            (told,) = domain_xml.describe(xml).disks
+            self.assertEqual(('vdc', 'network', domain_xml.export_uri(uri), 'vol-2', 'none', read_only),
+                             (told.target, told.type, told.path, told.serial, told.cache, told.readonly))
+
+    def test_exports_are_compared_with_their_ports(self):
+        self.assertEqual('nbd://array:10809/lun', domain_xml.export_uri('nbd://Array/lun'))
+        self.assertEqual('nbds://[fd00::1]:1/lun', domain_xml.export_uri('nbds://[fd00::1]:1/lun'))
+
+    def test_gives_one_disk_as_it_stands(self):
+        xml = domain_xml.disk(FOUND, 'vda')
+        self.assertIn('/srv/a.qcow2', xml)
+        self.assertIn('bus="0x04"', xml)
+        self.assertEqual('', domain_xml.disk(FOUND, 'vdz'))
+
     def test_refuses_what_is_no_export(self):
         for uri in ('http://a/b', 'nbd://', 'nbd://host', 'nbd://host/', 'nbd://host:x/e', 'nbd://host:99999/e', 'nbd+unix:///e?socket=/s',
                     'nbd://u@host/e', 'nbd://host/e?x'):
