@@ -5,7 +5,7 @@ from migrator import exceptions
 from migrator.conductor.db.database import now_ms
 from migrator.conductor.db.tables import OPEN_DEBT, debt, instance, resource_lock, service
 from migrator.rpc import facts
-from migrator.states import GuestState, InstanceState
+from migrator.states import AgentKind, GuestState, InstanceState
 
 #: How a host's word for a guest is called in the catalogue.
 STATE = {GuestState.RUNNING: InstanceState.RUNNING, GuestState.PAUSED: InstanceState.PAUSED, GuestState.OFF: InstanceState.STOPPED}
@@ -21,7 +21,7 @@ def _query():
     return sa.select(instance, resource_lock.c.migration_id.label('locked_by'), owed.label('owed'), service.c.last_seen.label('host_seen'),
                      now_ms().label('now')).outerjoin(
         resource_lock, resource_lock.c.resource == sa.literal('instance:').concat(instance.c.uuid)).outerjoin(
-        service, service.c.host == instance.c.host)
+        service, sa.and_(service.c.host == instance.c.host, service.c.kind == AgentKind.COMPUTE.value))
 
 
 def get(tx, uuid_or_name):

@@ -5,7 +5,7 @@ import uuid
 import sqlalchemy as sa
 
 from migrator.compute import parts
-from migrator.conductor.db import catalogue, ledger, schema, tables
+from migrator.conductor.db import catalogue, hosts, ledger, schema, tables
 from migrator.conductor.db.database import Database, now_ms
 from migrator.conductor.inventory import Inventory, compare
 from migrator.rpc import facts
@@ -141,6 +141,14 @@ class HeartbeatTest(BeatCase):
 
     def service(self, host='alpha'):
         return self.database.run(lambda tx: tx.execute(sa.select(tables.service).where(tables.service.c.host == host)).one())
+
+    def test_a_guest_is_listed_once_however_many_agents_its_host_has(self):
+        """Given a volume agent of the same name that was never heard of, then the guest's host is as its compute agent has it."""
+        self.beat(guest())
+        self.database.run(lambda tx: tx.execute(sa.insert(tables.service).values(
+            host='alpha', kind='volume', last_seen=0, facts={}, enabled=True, disabled_reason='', places=0)))
+        [row] = self.database.run(catalogue.listing)
+        self.assertEqual(self.database.run(hosts.listing)[0].last_seen, row.host_seen)
 
     def test_the_first_heartbeat_makes_the_host(self):
         self.assertEqual({'resync': False}, self.beat(guest()))
