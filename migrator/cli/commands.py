@@ -12,6 +12,8 @@ NAMESPACE = 'migrator.cli'
 
 COMMANDS = {
     'audit': 'migrator.cli.audit:Audit',
+    'backend list': 'migrator.cli.backend:BackendList',
+    'backend show': 'migrator.cli.backend:BackendShow',
     'debt list': 'migrator.cli.debt:DebtList',
     'debt write-off': 'migrator.cli.debt:DebtWriteOff',
     'host list': 'migrator.cli.host:HostList',

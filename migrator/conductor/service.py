@@ -21,9 +21,12 @@ from migrator.conductor.payments import Payments
 from migrator.conductor.recovery import Recovery
 from migrator.conductor.requests import Requests
 from migrator.conductor.versions import AgentVersions
+from migrator.conductor.volume_inventory import VolumeInventory
+from migrator.conductor.volume_manager import VolumeAgentEndpoint, VolumeEndpoint
 from migrator.rpc import contract, server
 from migrator.rpc.compute import ComputeAPI
 from migrator.rpc.volume import VolumeAPI
+from migrator.states import AgentKind
 
 LOG = log.getLogger(__name__)
 
@@ -45,7 +48,8 @@ class ConductorService(service.Service):
         self.settings = settings
         self.database = database or Database(conf.database.connection)
         self.versions = AgentVersions(self.database, settings.host_down_after)
-        agents = Agents(ComputeAPI(conf, transport, self.versions.lowest), VolumeAPI(conf, transport))
+        self.volume_versions = AgentVersions(self.database, settings.host_down_after, contract.VOLUME_VERSION, AgentKind.VOLUME)
+        agents = Agents(ComputeAPI(conf, transport, self.versions.lowest), VolumeAPI(conf, transport, self.volume_versions.lowest))
         self.pool = concurrency.Pool(settings.workers)
         self.engine = Engine(self.database, agents, settings.max_migrations_per_host)
         self.payments = Payments(self.database, agents, settings)
@@ -56,6 +60,8 @@ class ConductorService(service.Service):
         self._server = server.make_server(transport, contract.TOPIC_CONDUCTOR, self.host, [
             UserEndpoint(self.database, self.engine, self.requests, recovery, inspection, self.forgetting, agents, settings,
                          self.pool),
+            VolumeEndpoint(self.database, settings),
+            VolumeAgentEndpoint(VolumeInventory(self.database, settings.poll_interval, self.volume_versions)),
             AgentEndpoint(self.engine, Inventory(self.database, settings.poll_interval, self.versions), self.payments, self.pool)])
         self._stop = threading.Event()
         self._serving = False
@@ -118,6 +124,7 @@ class ConductorService(service.Service):
         if time.monotonic() >= self._refresh_at:
             self._refresh_at = time.monotonic() + REFRESH_SECONDS
             self.versions.refresh()
+            self.volume_versions.refresh()
         for migration_id in self.database.run(lambda tx: ledger.due(tx, self.settings.sweep_batch)):
             if migration_id not in self._waking:
                 self._waking.add(migration_id)

@@ -9,15 +9,17 @@ from oslo_log import log
 
 from migrator.conductor.db import hosts
 from migrator.rpc import contract
+from migrator.states import AgentKind
 
 LOG = log.getLogger(__name__)
 
 
 class AgentVersions:
-    """What all live agents understand."""
+    """What all live agents of one kind understand."""
 
-    def __init__(self, database, down_after, own=contract.COMPUTE_VERSION):
+    def __init__(self, database, down_after, own=contract.COMPUTE_VERSION, kind=AgentKind.COMPUTE):
         """down_after: seconds without a heartbeat after which a host does not count. own: the version that this conductor speaks."""
+        self.kind = kind
         self.database = database
         self.down_after = down_after
         self.own = own
@@ -30,22 +32,22 @@ class AgentVersions:
 
     def refresh(self):
         """Look up what the live agents announced. One statement. Raises Unavailable."""
-        announced = self.database.run(lambda tx: hosts.versions(tx, self.down_after))
-        self._set(lowest_of([self.own, *announced]))
+        announced = self.database.run(lambda tx: hosts.versions(tx, self.down_after, self.kind))
+        self._set(lowest_of([self.own, *announced], self.own))
 
     def heard(self, version):
         """Take a heartbeat's announcement, which counts at once if it is older than what was known."""
-        self._set(lowest_of([self._lowest, version]))
+        self._set(lowest_of([self._lowest, version], self.own))
 
     def _set(self, version):
         with self._lock:
             if version != self._lowest:
-                LOG.info('requests to agents are of version %s from now on, it was %s', version, self._lowest)
+                LOG.info('requests to %s agents are of version %s from now on, it was %s', self.kind, version, self._lowest)
                 self._lowest = version
 
 
-def lowest_of(versions):
-    """Give the lowest of some versions. One that cannot be read, or is of another series, counts as the first of ours. Pure."""
-    first = contract.first_of(contract.COMPUTE_VERSION)
+def lowest_of(versions, own=contract.COMPUTE_VERSION):
+    """Give the lowest of some versions. One that cannot be read, or is of another series than `own`, counts as the first of that. Pure."""
+    first = contract.first_of(own)
     ours = [v if contract.is_version(v) and contract.first_of(v) == first else first for v in versions]
     return min(ours, key=contract.order)

@@ -161,6 +161,16 @@ class ConductorAPI:
         """
         return self._call('instance_forget', instance=instance, assert_dead=list(assert_dead))
 
+    # --- backends ---
+
+    def backends(self):
+        """List all backends of all volume agents, by name (host@backend), each with its pools."""
+        return self._call('backends')
+
+    def backend_show(self, backend):
+        """Give one backend, by its name host@backend."""
+        return self._call('backend_show', backend=backend)
+
     def _change(self, name, request_id, **arguments):
         request_id = request_id or str(uuid.uuid4())
         return self._call(name, hint=f'; whether it was accepted is not known, repeat it with request id {request_id}',

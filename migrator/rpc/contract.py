@@ -160,4 +160,6 @@ CONDUCTOR = {m.name: m for m in (
     Method('instance_delete', Kind.CALL, 30, ('instance', 'request_id'), 'delete a stopped instance'),
     Method('instance_forget', Kind.CALL, 120, ('instance', 'assert_dead'),
            'remove the row of an instance that no host has; assert_dead: hosts attested to be off'),
+    Method('backends', Kind.CALL, 30, (), 'all backends of volume agents, by name'),
+    Method('backend_show', Kind.CALL, 30, ('backend',), 'one backend (host@backend) with its pools'),
 )}

@@ -181,6 +181,8 @@ class ConductorAPITest(testtools.TestCase):
         self.api.instance_stop('web')
         self.api.instance_delete('web')
         self.api.instance_forget('web')
+        self.api.backends()
+        self.api.backend_show('a@gold')
         self.assertEqual(set(contract.CONDUCTOR), {name for name, _ in self.calls})
 
     def test_a_change_has_a_request_id_of_its_own_or_the_callers(self):
