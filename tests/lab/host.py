@@ -197,11 +197,12 @@ class Host(Place):
     def libvirtd_pid(self):
         """Process id of libvirtd, as seen from out here; None when it does not run.
 
-        A child that it has just forked, to become an emulator or a helper, bears its name for a moment, and may have the lower number.
+        A child that it has just forked, to become an emulator or a helper, bears its name for a moment, and may have the lower number;
+        but it is younger.
         """
         found = [pid for pid in self.processes() if os.path.basename((processes.arguments(pid) or [''])[0]) == 'libvirtd']
-        forked = {child for pid in found for child in processes.children(pid)}
-        return next((pid for pid in found if pid not in forked), None)
+        born = {pid: processes.start_time(pid) for pid in found}
+        return min((pid for pid in found if born[pid]), key=lambda pid: int(born[pid]), default=None)
 
     def wait_ready(self, timeout=30):
         """Wait until libvirtd answers on its socket; LabError with the end of its log if it does not."""
@@ -226,6 +227,8 @@ class Host(Place):
         if pid:
             processes.send(pid, signal.SIGKILL)
             processes.wait_until(lambda: not processes.alive(pid), 10, f'end of libvirtd of {self.name}')
+            # What it had just forked bears its name until it becomes another program, and holds its files open.
+            processes.wait_until(lambda: self.libvirtd_pid is None, 10, f'end of what libvirtd of {self.name} had begun')
 
     def stop_libvirtd(self, timeout=60):
         """Ask libvirtd to end (SIGTERM), as a package upgrade does, and wait until it has; guests run on. Harmless when it does not run."""
