@@ -7,9 +7,10 @@ import time
 
 from migrator import concurrency, exceptions
 from migrator.compute import driver
-from migrator.compute.drivers.fake import faults, guests, instances, jobs, steps, volumes, watch
+from migrator.compute.drivers.fake import guests, instances, jobs, steps, volumes, watch
 from migrator.compute.drivers.fake.world import World
 from migrator.rpc import facts, traces
+from migrator.simulated import faults
 from migrator.states import GuestState, PauseReason
 
 VERSION = 1_000_000

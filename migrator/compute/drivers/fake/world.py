@@ -13,8 +13,9 @@ import time
 import uuid as uuids
 
 from migrator import exceptions
-from migrator.compute.drivers.fake import audit, faults, guests, instances, jobs, store, volumes
+from migrator.compute.drivers.fake import audit, guests, instances, jobs, store, volumes
 from migrator.rpc import facts
+from migrator.simulated import faults
 from migrator.states import GuestState, PauseReason
 
 
