@@ -2,18 +2,12 @@
 from migrator.cli import arguments, base, output
 from migrator.cli.migration import pages
 
-
-def state(view):
-    """Say how a debt stands."""
-    return 'written off' if view['written_off_at'] else 'refused' if view['refused'] else 'open'
-
-
 LIST = (
     output.Column('id', 'ID'),
     output.Column('host', 'Host'),
     output.Column('instance_name', 'Instance', of=output.guest),
     output.Column('action', 'Cleanup'),
-    output.Column('state', 'State', of=state),
+    output.Column('state', 'State'),
 )
 ALL = (
     *LIST[:3],
@@ -21,7 +15,7 @@ ALL = (
     output.Column('migration_id', 'Migration'),
     *LIST[3:],
     output.Column('created_at', 'Since', output.moment),
-    output.Column('attempts', 'Attempt'),
+    output.Column('attempts', 'Attempts'),
     output.Column('reason', 'Reason'),
     output.Column('written_off_at', 'Written off', output.moment),
     output.Column('written_off_by', 'Written off by'),
@@ -47,14 +41,17 @@ class DebtList(base.ListCommand):
     def ask(self, parsed):
         """Ask for as many pages as there are."""
         filters = {'host': parsed.host} if parsed.host else {}
+        if parsed.host:
+            self.nothing = f'{parsed.host} owes nothing'
         return pages(lambda limit, marker: self.api.debts(filters, limit, marker), 'id')
 
 
 class DebtWriteOff(base.ShowCommand):
     """Give up a cleanup that a host owes which will never come back. The host is not asked, and nothing is removed.
 
-    From then on the instance may be started again, so be sure that no copy of it runs at that host. Refused while the host is up. It is
-    recorded with your name; should the host come back after all, `migrator audit` names what is left there.
+    From then on the instance may be started again, so be sure that no copy of it runs at that host. Refused while the host is up, unless
+    it has refused this cleanup. It is recorded with your name; should the host come back after all, `migrator audit` names what is left
+    there.
     """
 
     columns = ALL

@@ -103,6 +103,7 @@ def debt_view(row):
     """One debt. row: as debts.listing reads it."""
     return {'id': row.id, 'host': row.host, 'instance_uuid': row.instance_uuid, 'instance_name': row.instance_name,
             'migration_id': row.migration_id, 'action': row.action, 'reason': row.reason, 'refused': bool(row.refused),
+            'state': 'written off' if row.written_off_at else 'refused' if row.refused else 'open',
             'attempts': row.attempt, 'created_at': moment(row.created_at), 'written_off_at': moment(row.written_off_at),
             'written_off_by': row.written_off_by, 'written_off_why': row.written_off_why}
 

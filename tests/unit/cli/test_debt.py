@@ -8,17 +8,17 @@ from tests.unit.cli.support import INSTANCE, MIGRATION, OTHER, CommandCase
 def debt(**values):
     """A debt's view as a conductor gives it."""
     return {'id': OTHER, 'host': 'host-a', 'instance_uuid': INSTANCE, 'instance_name': 'web-1', 'migration_id': MIGRATION,
-            'action': 'post_live_migration_at_source', 'reason': 'host-a does not answer', 'refused': False, 'attempts': 1,
+            'action': 'post_live_migration_at_source', 'reason': 'host-a does not answer', 'refused': False, 'state': 'open', 'attempts': 1,
             'created_at': '2026-01-31T12:00:00.123Z', 'written_off_at': '', 'written_off_by': '', 'written_off_why': '', **values}
 
 
-WRITTEN_OFF = debt(written_off_at='2026-02-01T12:00:00.123Z', written_off_by='alice', written_off_why='scrapped')
+WRITTEN_OFF = debt(state='written off', written_off_at='2026-02-01T12:00:00.123Z', written_off_by='alice', written_off_why='scrapped')
 
 
 class DebtTest(CommandCase):
 
     def test_a_list_tells_what_is_open_and_what_is_not(self):
-        debts = [debt(), debt(refused=True), WRITTEN_OFF]
+        debts = [debt(), debt(refused=True, state='refused'), WRITTEN_OFF]
         result = self.run_cli('debt', 'list', '--host', 'host-a', '-f', 'csv', '-c', 'state', debts=debts)
         self.assertEqual([('debts', {'host': 'host-a'}, 1000, None)], result.calls)
         self.assertEqual(['open', 'refused', 'written off'], [line.strip('"') for line in result.out.splitlines()[1:]])
@@ -27,6 +27,13 @@ class DebtTest(CommandCase):
         result = self.run_cli('debt', 'list', debts=[])
         self.assertEqual((0, ''), (result.code, result.out))
         self.assertIn('no host owes anything', result.err)
+        self.assertEqual('migrator: host-a owes nothing\n', self.run_cli('debt', 'list', '--host', 'host-a', debts=[]).err)
+        self.assertEqual('[]\n', self.run_cli('debt', 'list', '-f', 'json', debts=[]).out)
+
+    def test_machines_are_told_the_state_in_each_format(self):
+        for form in ('json', 'yaml', 'csv'):
+            self.assertIn('written off', self.run_cli('debt', 'list', '-f', form, debts=[WRITTEN_OFF]).out)
+        self.assertEqual('written off\n', self.run_cli('debt', 'list', '-f', 'value', '-c', 'state', debts=[WRITTEN_OFF]).out)
 
     def test_giving_one_up_shows_the_record(self):
         result = self.run_cli('debt', 'write-off', OTHER, '--reason', 'scrapped', '-f', 'json', debt_write_off=WRITTEN_OFF)

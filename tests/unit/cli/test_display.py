@@ -24,7 +24,7 @@ class HostTest(CommandCase):
         moving = migration('needs_operator', instance_name='database-0123', source_host='compute-012', destination_host='compute-345',
                            reason='a host that must be heard does not answer')
         debt = {'id': MIGRATION, 'host': 'compute-012', 'instance_name': 'db-0123', 'action': 'rollback_live_migration_at_destination',
-                'written_off_at': '', 'refused': False, 'created_at': '2026-01-31T12:00:00.123Z'}
+                'written_off_at': '', 'refused': False, 'state': 'open', 'created_at': '2026-01-31T12:00:00.123Z'}
         for line, more, answer in (
                 ('host list', 'QEMU', {'hosts': [host('compute-012')]}),
                 ('instance list', 'Locked by', {'instances': [instance(

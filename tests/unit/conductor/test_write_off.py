@@ -28,8 +28,8 @@ class WriteOffCase(AttestationCase):
 class WriteOffTest(WriteOffCase):
 
     def test_a_debt_is_listed_with_its_guest_and_host(self):
-        self.assertEqual(('alpha', 'web', self.migration['id'], 'post_live_migration_at_source', ''),
-                         tuple(self.debt[name] for name in ('host', 'instance_name', 'migration_id', 'action', 'written_off_at')))
+        self.assertEqual(('alpha', 'web', self.migration['id'], 'post_live_migration_at_source', 'open', ''),
+                         tuple(self.debt[name] for name in ('host', 'instance_name', 'migration_id', 'action', 'state', 'written_off_at')))
         self.assertNotIn('post_live_migration', self.debt['reason'])
         self.assertEqual([self.debt], self.api.debts({'host': 'alpha'}))
         self.assertEqual([], self.api.debts({'host': 'beta'}))
@@ -41,7 +41,8 @@ class WriteOffTest(WriteOffCase):
         self.assertRaises(exceptions.DebtOutstanding, self.api.instance_start, 'web')
         written = self.api.debt_write_off(self.debt['id'], 'alpha was scrapped')
         self.cloud.wait(self.api.instance_start('web'), 'completed')
-        self.assertEqual(('tester', 'alpha was scrapped'), (written['written_off_by'], written['written_off_why']))
+        self.assertEqual(('written off', 'tester', 'alpha was scrapped'),
+                         tuple(written[name] for name in ('state', 'written_off_by', 'written_off_why')))
         self.assertEqual([written], self.api.debts())
         view = self.api.show(self.migration['id'])
         entry = self.event(view, 'debt_written_off')
