@@ -64,8 +64,8 @@ class ComputeDriver(abc.ABC):
     @abc.abstractmethod
     def audit(self) -> tuple[traces.Trace, ...]:
         """List all that is or may be of a guest or of a migration on this host: domains, active migration jobs, directories and files of
-        guests with their markers, notes. No side effects. Raises DriverError when something cannot be read: half an answer would hide a
-        leftover."""
+        guests with their markers, temporary files, notes. No side effects. Raises DriverError when something cannot be read: half an
+        answer would hide a leftover."""
 
     # --- live migration (seed 000; names are the contract) ---
 

@@ -52,26 +52,38 @@ class Known:
     """What the database knows.
 
     instances: by uuid. busy: uuids of guests that a workflow was at work on during the audit. live: ids of these workflows. debts: those
-    that will be paid. written_off: those that will not, so that what they were about is a finding. locks: all. storage: host ->
-    identities of the storage that it has.
+    that will be paid. settled: those that ceased to be owed during the audit, for a host may have answered before. written_off: those that
+    will not be paid, so that what they were about is a finding. locks: all. storage: host -> identities of the storage that it has.
+    places: host -> (places that are taken, migrations that hold one).
     """
 
     instances: dict = dataclasses.field(default_factory=dict)
     busy: frozenset = frozenset()
     live: frozenset = frozenset()
     debts: tuple = ()
+    settled: tuple = ()
     written_off: tuple = ()
     locks: tuple = ()
     storage: dict = dataclasses.field(default_factory=dict)
+    places: dict = dataclasses.field(default_factory=dict)
 
     def owes(self, host, trace):
         """Tell whether a debt names a trace: one of this host, or of one that has the same storage."""
-        return any(self.names(debt, host, trace) for debt in self.debts)
+        return any(self.names(debt, host, trace) for debt in self.debts + self.settled)
 
     def names(self, debt, host, trace):
         """Tell whether a debt is about a trace."""
         return (debt.instance_uuid == trace.instance_uuid or debt.migration_id == trace.migration_id) \
             and (debt.host == host or trace.storage in self.storage.get(debt.host, ()))
+
+
+def confirmed(before, after, traces, operations):
+    """Name what is wrong by both readings of the database: what became so, or ceased to be so, while the hosts were asked is none.
+
+    before, after: Known; what was at work or owed in the first one counts as such in the second. traces, operations: as for compare.
+    """
+    at_first = {(f.kind, f.resource) for f in compare(before, traces, operations)}
+    return tuple(f for f in compare(after, traces, operations) if (f.kind, f.resource) in at_first)
 
 
 def compare(known, traces, operations):
@@ -88,6 +100,7 @@ def compare(known, traces, operations):
         found += [f for op_id in mine for f in _operation(known, host, op_id)]
     found += [f for lock in known.locks for f in _lock(lock)]
     found += [_refused(debt) for debt in known.debts if debt.refused]
+    found += [f for host in sorted(known.places) for f in _places(host, *known.places[host])]
     once = {}
     for finding in found:       # shared storage is seen by each of its hosts
         once.setdefault((finding.kind, finding.resource, finding.what), finding)
@@ -157,6 +170,18 @@ def _note(known, host, trace):
         yield Finding('note', host, trace.what, f'of migration {trace.migration_id or "unknown"}, which is not under way', 'remove it')
 
 
+def _temporary(known, host, trace):
+    if not _excused(known, host, trace):
+        yield Finding('temporary file', host, trace.what, 'stands for a file that was being made, and nothing that is under way makes it',
+                      'remove it: no guest uses it')
+
+
+def _report(known, host, trace):
+    if not _excused(known, host, trace):
+        yield Finding('report', host, trace.what, f'this operation of migration {trace.migration_id} has ended ({trace.state}), and no '
+                      'conductor has acknowledged that', 'look into the logs for why not; the restarted agent tells it again')
+
+
 def _other(known, host, trace):
     """Judge what another kind of agent has: it is somebody's, or it is left over."""
     if not _excused(known, host, trace):
@@ -164,7 +189,7 @@ def _other(known, host, trace):
 
 
 #: What is said of each kind of trace: (known, host, trace) -> findings. Kinds that are not here go by `_other`.
-RULES = {'domain': _domain, 'job': _job, 'file': _file, 'note': _note}
+RULES = {'domain': _domain, 'job': _job, 'file': _file, 'note': _note, 'temporary': _temporary, 'report': _report}
 
 
 def _missing(known, host, traces):
@@ -177,7 +202,7 @@ def _missing(known, host, traces):
 
 def _operation(known, host, op_id):
     owner = op_id.partition('/')[0]
-    if owner not in known.live and owner not in {debt.id for debt in known.debts}:
+    if owner not in known.live and owner not in {debt.id for debt in known.debts + known.settled}:
         yield Finding('operation', host, op_id, 'the agent is at work on it, and no workflow and no debt has asked for it',
                       'restart the agent of this host if it does not end')
 
@@ -187,6 +212,12 @@ def _lock(lock):
         holder = f'has ended: {lock.status}' if lock.status else 'does not exist'
         yield Finding('lock', '', lock.resource, f'held by migration {lock.migration_id}, which {holder}',
                       'this is a defect of migrator; delete the row of the lock, and report it')
+
+
+def _places(host, taken, held):
+    if taken != held:
+        yield Finding('places', host, host, f'{taken} places for migrations are counted as taken, {held} migrations hold one',
+                      f'this is a defect of migrator; set `places` of this host to {held} in the table `service`, and report it')
 
 
 def _refused(debt):

@@ -1,6 +1,7 @@
 """The audit: reads the database, asks every agent what its host has, reads the database again, and lets `audit` compare.
 
-The hosts are asked while work goes on. What a workflow was at work on in either reading, or ended in between, is left alone.
+The hosts are asked while work goes on. What a workflow was at work on or a debt named in either reading, or ended in between, is left
+alone, and only what is wrong by both readings is named.
 """
 from oslo_log import log
 
@@ -40,7 +41,8 @@ class Inspection:
         answers = {name: thread.wait() for name, thread in asked.items()}
         after = self.database.run(lambda tx: inspect.read(tx, since, before))
         heard = {name: answer for name, answer in answers.items() if not isinstance(answer, str)}
-        found = audit.compare(after, {name: traces for name, (traces, _) in heard.items()}, {name: ops for name, (_, ops) in heard.items()})
+        found = audit.confirmed(before, after, {name: traces for name, (traces, _) in heard.items()},
+                                {name: operations for name, (_, operations) in heard.items()})
         found = [f for f in found if not host or host in f.host]
         return {'findings': [vars(f) for f in found[:MOST_FINDINGS]], 'left_off': max(0, len(found) - MOST_FINDINGS),
                 'debts': [{'id': d.id, 'host': d.host, 'instance_uuid': d.instance_uuid, 'action': d.action, 'reason': d.reason}

@@ -152,6 +152,10 @@ class Journal:
         """List finished operations that the conductor has not acknowledged, oldest first."""
         return self._select('reported = 0 AND state <> ? ORDER BY finished', OperationState.RUNNING)
 
+    def unheard(self, age):
+        """List finished operations that the conductor has not acknowledged for `age` seconds."""
+        return self._select('reported = 0 AND state <> ? AND finished <= ?', OperationState.RUNNING, self._clock() - age)
+
     def highest_epoch(self, migration_id):
         """Give the highest epoch that was seen of a migration, -1 if none was."""
         with self._lock:

@@ -9,6 +9,10 @@ from migrator.rpc import facts, traces
 #: How many traces one answer to `audit` has at most.
 PART = 1000
 
+#: Seconds for which the end of an operation may wait for a conductor before an audit tells of it: two of the longest pauses between two
+#: reports (rpc.agent.LONGEST_PAUSE).
+UNHEARD_SECONDS = 60.0
+
 
 class Turns:
     """A lock per name, which exists only while somebody holds or wants it."""
@@ -80,11 +84,16 @@ class StepEndpoint:
         return facts.to_wire(self._operations.get(op_id))
 
     def _audit(self, marker, look):
-        """Give a traces.Part for the wire: what `look` finds after `marker`, in order; operations that run now with the first one."""
+        """Give a traces.Part for the wire: what `look` finds after `marker`, in order; operations that run now with the first one.
+
+        With what `look` finds go the ends of operations that no conductor has acknowledged for a while.
+        """
         if not isinstance(marker, str) or len(marker) > 2000:
             raise exceptions.InvalidRequest('marker must be a text')
         running = () if marker else tuple(self._operations.running())     # before the traces: what ends meanwhile has left none
-        found = sorted((t for t in look() if t.key > marker), key=lambda t: t.key)
+        unheard = [traces.Trace('report', what=o.op_id, state=o.state.value, migration_id=o.migration_id)
+                   for o in concurrency.run_native(self._journal.unheard, UNHEARD_SECONDS)]
+        found = sorted((t for t in (*look(), *unheard) if t.key > marker), key=lambda t: t.key)
         part = tuple(found[:PART])
         return facts.to_wire(traces.Part(part, running, part[-1].key if len(found) > PART else ''))
 

@@ -4,10 +4,13 @@ import dataclasses
 
 @dataclasses.dataclass(frozen=True)
 class Trace:
-    """One thing. kind: domain | job | file | note; agents of other resources add kinds of their own, such as export.
+    """One thing. kind: domain | job | file | note | temporary | report; agents of other resources add kinds of their own, such as export.
 
-    instance_uuid: '' where it does not tell. what: its name or path. state: of a domain. migration_id: the migration that made it, if it
-    bears one's mark. host: who is in charge of it, if it bears a host's mark. storage: identity of the storage that it lies in.
+    temporary: a file that stands for another one while that is being made. report: the end of an operation that no conductor has
+    acknowledged; `what` is the operation's id, `state` how it ended.
+    instance_uuid: '' where it does not tell. what: its name or path. state: of a domain or an operation. migration_id: the migration that
+    made it, if it bears one's mark. host: who is in charge of it, if it bears a host's mark. storage: identity of the storage that it lies
+    in.
     """
 
     kind: str

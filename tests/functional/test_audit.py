@@ -2,6 +2,7 @@
 import contextlib
 import json
 import os
+import sqlite3
 import subprocess
 import sys
 import uuid
@@ -171,6 +172,44 @@ class TestLeftovers(AuditCase):
                 self.assert_named('note', there, str(note), migration)
             finally:
                 note.unlink()
+        self.assert_clean()
+
+    def test_temporary_files(self):
+        """Given files that were being made when an agent died, beside a guest's disks and among the notes, each of them is named."""
+        guest, here, there = self.standing()
+        for path, shown in (
+                (self.lab.host(here).instances_outside / guest.uuid / '.migrator-tmp-vda.qcow2', self.lab.instances / guest.uuid),
+                (self.lab.host(here).instances_outside / '.migrator-tmp-x', self.lab.instances),
+                (self.lab.host(here).state / 'held' / f'.migrator-tmp-{guest.uuid}-x', self.lab.host(here).state / 'held')):
+            path.write_text('half of it')
+            try:
+                self.assert_named('temporary file', here, str(shown / path.name), 'was being made')
+            finally:
+                path.unlink()
+        self.assert_clean()
+
+    def test_an_end_that_no_conductor_acknowledged(self):
+        """Given an operation in an agent's journal that no conductor has acknowledged for a while, it is named."""
+        _guest, _here, there = self.standing()
+        migration = str(uuid.uuid4())
+        op_id = f'{migration}/pre_live_migration/1'
+        with contextlib.closing(sqlite3.connect(self.lab.host(there).state / f'{there}-journal.db', timeout=10)) as journal:
+            journal.execute('INSERT INTO operation (op_id, migration_id, epoch, method, digest, process_id, state, started, finished) '
+                            "VALUES (?, ?, 1, 'pre_live_migration', '', '', 'interrupted', 0, 0)", (op_id, migration))
+            journal.commit()
+            self.assert_named('report', there, op_id, 'interrupted')
+            journal.execute('DELETE FROM operation WHERE op_id = ?', (op_id,))
+            journal.commit()
+        self.assert_clean()
+
+    def test_places(self):
+        """Given a host whose counter of places says that a migration runs which does not, it is named, with the number that is right."""
+        _guest, _here, there = self.standing()
+        for number, found in ((1, True), (0, False)):
+            self.cloud.database.run(lambda tx, number=number: tx.execute(
+                tables.service.update().where(tables.service.c.host == there).values(places=number)))
+            if found:
+                self.assert_named('places', there, there, '0 migrations')
         self.assert_clean()
 
     def test_a_lock(self):

@@ -1,5 +1,8 @@
 """The audit: every kind of leftover is named, and what somebody answers for is not."""
+import dataclasses
+import time
 import uuid
+from unittest import mock
 
 import sqlalchemy as sa
 import testtools
@@ -7,9 +10,12 @@ import testtools
 from migrator import exceptions
 from migrator.conductor import audit
 from migrator.conductor.audit import Instance, Known, Lock, Owed
-from migrator.conductor.db import tables
+from migrator.conductor.db import debts, tables
+from migrator.rpc import steps
+from migrator.rpc.compute import ComputeAPI
+from migrator.rpc.journal import Operation
 from migrator.rpc.traces import Trace
-from migrator.states import GuestState
+from migrator.states import GuestState, OperationState
 from tests.simulated import SHARED
 from tests.unit.conductor.test_live_migration import CloudTestCase
 
@@ -33,6 +39,9 @@ CELLS = {
     'a marker with the wrong host': ((Trace('file', GUEST, '/s/x', storage='shared', host='beta'),), (), [('file', 'alpha')]),
     'a note': ((Trace('note', GUEST, '/n/x', migration_id=MIGRATION),), (), [('note', 'alpha')]),
     'a job': ((Trace('job', GUEST, 'web'),), (), [('job', 'alpha')]),
+    'a temporary file of the guest': ((Trace('temporary', GUEST, '/i/x/tmp', storage='disk-a'),), (), [('temporary file', 'alpha')]),
+    'a temporary note': ((), (Trace('temporary', OTHER, '/n/.migrator-tmp-x', migration_id=MIGRATION),), [('temporary file', 'beta')]),
+    'an end that nobody heard of': ((Trace('report', '', f'{MIGRATION}/x/1', 'interrupted', MIGRATION),), (), [('report', 'alpha')]),
     'an export of nobody': ((), (Trace('export', OTHER, 'nbd/x'),), [('export', 'beta')]),
 }
 
@@ -65,6 +74,29 @@ class CompareTest(testtools.TestCase):
     def test_a_debt_excuses_only_its_own_host(self):
         known = Known(instances=AT_ALPHA.instances, storage=PRIVATE, debts=(Owed('d', 'alpha', GUEST, MIGRATION, 'a', 'r', False),))
         self.assertEqual([('leftover domain', 'beta')], named(known, (), (Trace('domain', GUEST, 'web', 'off'),)))
+
+    def test_a_debt_that_was_paid_meanwhile_excuses_what_was_seen_before(self):
+        """Given a debt that is paid after its host has answered, then what it was about is no finding by the second reading either."""
+        debt = Owed('debt', 'beta', GUEST, MIGRATION, 'a', 'r', False)
+        before, after = (dataclasses.replace(AT_ALPHA, **change) for change in ({'debts': (debt,)}, {'settled': (debt,)}))
+        seen = {'alpha': [RUNS], 'beta': [Trace('domain', GUEST, 'web', 'off')]}
+        self.assertEqual((), audit.confirmed(before, after, seen, {'beta': ['debt/a/1']}))
+        self.assertEqual(['leftover domain', 'operation'],
+                         [f.kind for f in audit.confirmed(AT_ALPHA, AT_ALPHA, seen, {'beta': ['debt/a/1']})])
+
+    def test_only_what_is_wrong_by_both_readings(self):
+        """Given a guest that another host took over, or that was found, while the hosts were asked, then nothing is said of it."""
+        moved = dataclasses.replace(AT_ALPHA, instances={GUEST: Instance('web', 'beta')})
+        found = dataclasses.replace(AT_ALPHA, instances=AT_ALPHA.instances | {OTHER: Instance('db', 'beta')})
+        for before, after, beta in ((AT_ALPHA, moved, []), (moved, AT_ALPHA, [RUNS]), (AT_ALPHA, found, [])):
+            self.assertEqual((), audit.confirmed(before, after, {'alpha': [] if beta else [RUNS], 'beta': beta}, {}))
+        self.assertEqual(['guest missing'], [f.kind for f in audit.confirmed(found, found, {'alpha': [RUNS], 'beta': []}, {})])
+
+    def test_counters_of_places(self):
+        said = audit.compare(Known(places={'alpha': (1, 1), 'beta': (2, 1), 'gamma': (0, 1)}), {}, {})
+        self.assertEqual([('places', 'beta'), ('places', 'gamma')], [(f.kind, f.host) for f in said])
+        self.assertIn('2 places', said[0].what)
+        self.assertIn('to 1', said[0].todo)
 
     def test_a_missing_guest_only_where_its_host_answered(self):
         self.assertEqual(['guest missing'], [f.kind for f in audit.compare(AT_ALPHA, {'alpha': []}, {})])
@@ -111,6 +143,52 @@ class CloudTest(CloudTestCase):
         self.world.set_state('beta', guest, GuestState.RUNNING)
         self.assertIn(('two copies running', 'alpha, beta'), self.kinds())
         self.assertRaises(exceptions.HostNotFound, self.api.audit, 'gamma')
+
+    def test_places_that_leaked(self):
+        """Given a host's counter of places that is higher than the migrations that hold one, it is named; a migration's own is not."""
+        self.slow_guest()
+        moving = self.api.live_migrate('slow', 'beta')
+        self.cloud.wait(moving, 'running')
+        self.assertEqual([], self.kinds())
+        self.set_places('beta', 2)
+        self.assertEqual([('places', 'beta')], self.kinds())
+        self.assertEqual([], self.kinds(host='alpha'))
+        self.set_places('beta', 1)
+        self.assertEqual([], self.kinds())
+
+    def set_places(self, host, number):
+        with self.cloud.database.engine.begin() as db:
+            db.execute(sa.update(tables.service).where(tables.service.c.host == host).values(places=number))
+
+    def test_a_temporary_file_and_an_end_that_nobody_heard_of(self):
+        """Given a file that was being made when its agent died, and an operation whose end no conductor acknowledged, both are named."""
+        guest = self.cloud.create('web', 'alpha')
+        self.world.add_file('alpha', '/instances', guest, '.migrator-tmp-vda.qcow2')
+        journal = self.cloud.agents['beta']._journal
+        journal.begin(Operation(f'{MIGRATION}/pre_live_migration/1', MIGRATION, 1, 'pre_live_migration', 'x', 'y'))
+        journal.finish(f'{MIGRATION}/pre_live_migration/1', OperationState.INTERRUPTED)
+        self.assertEqual([('temporary file', 'alpha')], self.kinds())           # it may still be told
+        with mock.patch.object(journal, '_clock', lambda: time.time() + steps.UNHEARD_SECONDS):
+            self.assertEqual([('report', 'beta'), ('temporary file', 'alpha')], self.kinds())
+
+    def test_a_debt_that_is_paid_while_the_hosts_are_asked(self):
+        """Given a host that answers just before it pays a debt, then what the debt was about is no finding."""
+        guest = self.cloud.create('web', 'alpha')
+        self.world.add_file('beta', '/instances', guest, 'vda.qcow2', f'migration:{MIGRATION}')
+        with self.cloud.database.engine.begin() as db:
+            db.execute(sa.insert(tables.debt).values(
+                id=OTHER, host='beta', instance_uuid=guest, migration_id=MIGRATION, action='post', arguments={}, next_wakeup=1 << 60,
+                created_at=1))
+        original = ComputeAPI.audit
+
+        def answer_and_pay(compute, context, host, marker):
+            part = original(compute, context, host, marker)
+            if host == 'beta':
+                self.cloud.database.run(lambda tx: debts.paid(tx, OTHER))
+            return part
+        with mock.patch.object(ComputeAPI, 'audit', answer_and_pay):
+            self.assertEqual([], self.kinds())
+        self.assertEqual([('file', 'beta')], self.kinds())
 
     def test_a_host_that_is_down_is_not_audited(self):
         self.cloud.kill_agent('beta')

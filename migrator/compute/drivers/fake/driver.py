@@ -19,6 +19,8 @@ CPU = 'fake-cpu'
 #: Bytes that each simulated storage can hold.
 STORAGE_SIZE = 1 << 44
 POLL_SECONDS = 0.1
+#: Begins the name of a file that was being made when its agent died. Nothing here makes one; tests put them there.
+TEMPORARY = '.migrator-tmp-'
 
 
 class FakeDriver(driver.ComputeDriver):
@@ -75,7 +77,8 @@ class FakeDriver(driver.ComputeDriver):
                       db.execute("SELECT * FROM job WHERE state = 'active' AND ? IN (source, destination)", (self.host,))]
             files = db.execute('SELECT file.*, storage.directory FROM file JOIN storage ON storage.identity = file.identity '
                                "WHERE storage.host = ? AND file.uuid != ''", (self.host,))
-            found += [traces.Trace('file', r['uuid'], f'{r["directory"]}/{r["uuid"]}/{r["name"]}', storage=r['identity'], migration_id=(
+            found += [traces.Trace('temporary' if r['name'].startswith(TEMPORARY) else 'file', r['uuid'],
+                                   f'{r["directory"]}/{r["uuid"]}/{r["name"]}', storage=r['identity'], migration_id=(
                 r['owner'].removeprefix(guests.BY_MIGRATION) if r['owner'].startswith(guests.BY_MIGRATION) else '')) for r in files]
             return tuple(found)
         return self._look('audit', look)

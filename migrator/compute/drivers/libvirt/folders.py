@@ -8,7 +8,7 @@ import os
 
 from migrator import exceptions
 from migrator.compute.drivers.libvirt import markers
-from migrator.compute.drivers.libvirt.storage import check_uuid, console_logs, disk_images
+from migrator.compute.drivers.libvirt.storage import check_uuid, console_logs, disk_images, temporaries
 
 
 class Folders:
@@ -171,7 +171,14 @@ class Folders:
             path = os.path.join(self._storage.guest_directory(directory, plan.instance_uuid), markers.CREATED)
             if markers.read(path) == plan.source_host:  # on shared storage
                 markers.replace(path, self._storage.host)
+        self._clear_up(plan.instance_uuid)
         self.forget_incoming(plan)
+
+    def _clear_up(self, uuid):
+        """Remove temporary files that a crash left beside a guest that is settled here: nobody else is at work on it."""
+        for directory in self._storage.directories:
+            for path in temporaries(self._storage.guest_directory(directory, uuid)):
+                markers.remove(path)
 
     # --- source ---
 
@@ -196,8 +203,9 @@ class Folders:
         disks = [d.path for d in self.copied(plan)]
         directories = self._left_directories(plan, disks)
         logs = console_logs(f for d in directories for f in self._storage.own_files(d))
-        self._storage.check_unused([*disks, *logs])
-        for path in (*disks, *logs):
+        unfinished = [f for d in directories for f in temporaries(d)]
+        self._storage.check_unused([*disks, *logs, *unfinished])
+        for path in (*disks, *logs, *unfinished):
             markers.remove(path)
         stays = []
         for path in directories:

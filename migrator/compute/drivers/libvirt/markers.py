@@ -14,6 +14,7 @@ from migrator import exceptions
 IDENTITY = '.migrator-storage-id'
 CREATED = '.migrator-created'       # in a guest's directory: the name of the host that is in charge of it
 MIGRATION = '.migrator-migration'   # in a guest's directory, or as a suffix of a single file: the migration that made it
+TEMPORARY = '.migrator-tmp-'        # begins the name of a file that is being made and then takes its place
 _LIMIT = 256
 
 
@@ -28,9 +29,15 @@ def read(path):
         raise exceptions.DriverError(f'{path} cannot be read: {error.strerror}') from None
 
 
+def _temporary(path):
+    """Open a file in place of `path`, whose name it bears after TEMPORARY. Returns (descriptor, path)."""
+    directory, name = os.path.split(path)
+    return tempfile.mkstemp(prefix=f'{TEMPORARY}{name[:64]}-', dir=directory)
+
+
 def create(path, text):
     """Write a small file that is not there yet; returns what is in it afterwards, which is another writer's text if that was first."""
-    descriptor, temporary = tempfile.mkstemp(prefix='.migrator-tmp-', dir=os.path.dirname(path))
+    descriptor, temporary = _temporary(path)
     try:
         _write(descriptor, text)
         with contextlib.suppress(FileExistsError):
@@ -43,7 +50,7 @@ def create(path, text):
 
 def replace(path, text):
     """Write a small file, in place of the one that may be there."""
-    descriptor, temporary = tempfile.mkstemp(prefix='.migrator-tmp-', dir=os.path.dirname(path))
+    descriptor, temporary = _temporary(path)
     try:
         _write(descriptor, text)
         os.rename(temporary, path)

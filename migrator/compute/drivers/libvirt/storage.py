@@ -56,6 +56,9 @@ class Storage:
                 os.makedirs(directory, mode=0o755, exist_ok=True)
             except OSError as error:
                 raise exceptions.DriverError(f'{directory} cannot be made: {error.strerror}') from None
+            # Nobody else writes notes of this host, and this process has not begun to.
+            for path in temporaries(directory):
+                markers.remove(path)
 
     # --- what is there ---
 
@@ -115,7 +118,9 @@ class Storage:
         for folder in (self.incoming_path, self.held_path):
             found += [traces.Trace('note', name, os.path.join(folder, name), migration_id=markers.read(os.path.join(folder, name)))
                       for name in sorted(os.listdir(folder)) if facts.UUID.match(name)]
-        return tuple(found)
+            found += [_temporary(path) for path in temporaries(folder)]
+        # A temporary file that is gone by now was one that somebody was at work on.
+        return tuple(t for t in found if t.kind != 'temporary' or os.path.lexists(t.what))
 
     @staticmethod
     def _traces_of(directory, name, identity):
@@ -123,10 +128,13 @@ class Storage:
         if facts.UUID.match(name):
             yield traces.Trace('file', name, path, migration_id=markers.read(os.path.join(path, markers.MIGRATION)),
                                host=markers.read(os.path.join(path, markers.CREATED)), storage=identity)
+            yield from (_temporary(file, name, identity) for file in temporaries(path))
         elif name.endswith(markers.MIGRATION):
             yield traces.Trace('file', '', path, migration_id=markers.read(path), storage=identity)
         elif name.startswith('.migrator-new-'):     # a directory that was being made: .migrator-new-UUID-TEXT
             yield traces.Trace('file', name[14:50], path, storage=identity)
+        elif name.startswith(markers.TEMPORARY):
+            yield _temporary(path, storage=identity)
 
     # --- single disks ---
 
@@ -149,7 +157,7 @@ class Storage:
         self.check_new_disk(path, form, size, backing)
         if os.path.lexists(path):
             return False
-        temporary = os.path.join(os.path.dirname(path), f'.migrator-tmp-{os.path.basename(path)}')
+        temporary = os.path.join(os.path.dirname(path), f'{markers.TEMPORARY}{os.path.basename(path)}')
         markers.remove(temporary)
         command = ['qemu-img', 'create', '-q', '-f', form]
         if backing:
@@ -189,7 +197,7 @@ class Storage:
             return []
         except OSError as error:
             raise exceptions.DriverError(f'{directory} cannot be read: {error.strerror}') from None
-        return [os.path.join(directory, n) for n in names if _DISK.match(n) or _CONSOLE_LOGS.match(n) or n.startswith('.migrator-tmp-')]
+        return [os.path.join(directory, n) for n in names if _DISK.match(n) or _CONSOLE_LOGS.match(n) or n.startswith(markers.TEMPORARY)]
 
 
 def locked(path):
@@ -210,6 +218,22 @@ def locked(path):
         return True
     finally:
         os.close(descriptor)
+
+
+def temporaries(directory):
+    """List the temporary files in a directory; one that is gone, or is no directory, has none. Raises OSError."""
+    try:
+        return [os.path.join(directory, n) for n in sorted(os.listdir(directory)) if n.startswith(markers.TEMPORARY)]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def _temporary(path, uuid='', storage=''):
+    """Tell of a temporary file. A note's bears the guest's uuid in its name, and what is to be a migration's marker has its id in it."""
+    named = os.path.basename(path).removeprefix(markers.TEMPORARY)[:36]
+    told = markers.read(path)
+    return traces.Trace('temporary', uuid or (named if facts.UUID.match(named) else ''), path,
+                        migration_id=told if facts.UUID.match(told) else '', storage=storage)
 
 
 def disk_images(paths):

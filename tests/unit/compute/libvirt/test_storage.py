@@ -257,6 +257,7 @@ class MigrationTest(Case):
     def test_settling_makes_a_managed_guests_directory_this_hosts_own(self):
         plan = self.plan(source_host='other')
         self.folders.claim_for_migration(plan)
+        self.put(f'i/{UUID}/.migrator-tmp-{markers.CREATED}-abc')       # a crash left it
         for _ in range(2):
             self.folders.settle(plan, managed=True)
             self.assertEqual([markers.CREATED], os.listdir(self.root / 'i' / UUID))
@@ -265,7 +266,7 @@ class MigrationTest(Case):
 
     def test_leaving_removes_disks_console_and_directory(self):
         self.folders.claim_for_creation(UUID, self.storage.directories[:1])
-        for name in ('vda.qcow2', 'console.log', 'console.log.0'):
+        for name in ('vda.qcow2', 'console.log', 'console.log.0', '.migrator-tmp-vda.qcow2'):
             self.put(f'i/{UUID}/{name}')
         self.assertEqual([], self.folders.leave(self.plan()))
         self.assertEqual([], self.folders.leave(self.plan()))
@@ -324,6 +325,31 @@ class MigrationTest(Case):
 
 class TracesTest(Case):
     """What an audit finds in the directories."""
+
+    def test_temporary_files_and_whose_they_are(self):
+        """Given files that a crash left half made, then each is told with the guest or the migration that its place, name or text tells."""
+        self.put(f'i/{UUID}/.migrator-tmp-vda.qcow2', b'QFI\xfb')
+        self.put(f'x/.migrator-tmp-disk.raw{markers.MIGRATION}-abc', MIGRATION.encode())
+        self.put(f'state/held/.migrator-tmp-{UUID}-abc')
+        self.put('i/.migrator-tmp-.migrator-storage-id-x')
+        found = {(t.what.removeprefix(f'{self.root}/'), t.instance_uuid, t.migration_id) for t in self.storage.traces()
+                 if t.kind == 'temporary'}
+        self.assertEqual({
+            (f'i/{UUID}/.migrator-tmp-vda.qcow2', UUID, ''), (f'x/.migrator-tmp-disk.raw{markers.MIGRATION}-abc', '', MIGRATION),
+            (f'state/held/.migrator-tmp-{UUID}-abc', UUID, ''), ('i/.migrator-tmp-.migrator-storage-id-x', '', '')}, found)
+
+    def test_a_temporary_file_that_takes_its_place_meanwhile_is_not_told(self):
+        temporary = self.put(f'i/{UUID}/.migrator-tmp-vda.qcow2')
+        with mock.patch.object(storage, 'temporaries', side_effect=lambda directory: [temporary] if directory.endswith(UUID) else []):
+            self.assertEqual(['temporary'], [t.kind for t in self.storage.traces() if t.what == temporary])
+            os.unlink(temporary)
+            self.assertEqual([], [t.kind for t in self.storage.traces() if t.what == temporary])
+
+    def test_the_next_start_clears_half_made_notes(self):
+        """Given a note that was being written when the agent died, when it starts again, then that is gone and whole notes are not."""
+        half, whole = self.put(f'state/held/.migrator-tmp-{UUID}-abc'), self.put(f'state/incoming/{UUID}', MIGRATION.encode())
+        self.storage.start()
+        self.assertEqual((False, True), (os.path.lexists(half), os.path.lexists(whole)))
 
     def test_directories_markers_and_notes_of_guests_and_nothing_else(self):
         self.put(f'i/{UUID}/{markers.CREATED}', b'alpha')
