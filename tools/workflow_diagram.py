@@ -1,14 +1,17 @@
-"""Draw every workflow from its table, and print the table where-is-the-guest, so that the documentation cannot drift from the code.
+"""Draw every workflow from its table, and print the tables where-is-the-guest and where-is-the-volume, so that the documentation cannot
+drift from the code.
 
-Writes doc/source/generated/WORKFLOW.dot and locate.rst; with --check it changes nothing and exits with 1 if a file is outdated.
+Writes doc/source/generated/WORKFLOW.dot, locate.rst and locate_volume.rst; with --check it changes nothing and exits with 1 if a file is
+outdated.
 """
 import argparse
 import itertools
 import pathlib
 import sys
 
-from migrator.conductor import locate
+from migrator.conductor import locate, locate_volume
 from migrator.conductor.workflows import WORKFLOWS
+from migrator.conductor.workflows.conditions import meaning
 from migrator.conductor.workflows.model import Mode
 from migrator.rpc.facts import Location
 from migrator.states import GuestState, PauseReason
@@ -55,8 +58,7 @@ def draw(workflow):
         lines.append(f'  checking [label={quote(hosts.replace(" and ", chr(92) + "n"))}, style=dashed];')
         names.append('checking')
     for step in workflow.operations:
-        commit = f'\\ncommit: {step.commit.value}' if step.commit else ''
-        lines.append(f'  {step.name} [label={quote(f"{step.name} ({step.on.value}){commit}")}];')
+        lines.append(f'  {step.name} [label={quote(label_of(step))}];')
         if step.observe:
             seen = f'{step.observe} at both hosts\\nno return when {step.no_return_when}'
             lines += [f'  observe_{step.name} [shape=diamond, label={quote(seen)}];']
@@ -65,6 +67,23 @@ def draw(workflow):
     lines += [f'  {a} -> {b};' for a, b in itertools.pairwise(names)]
     lines += undo_lines(workflow)
     return '\n'.join([*lines, '}']) + '\n'
+
+
+def label_of(step):
+    """Say what stands in a step's box: where it is done and when, and what the catalogue learns by it."""
+    parts = [f'{step.name} ({step.on.value})']
+    if step.when:
+        parts.append(f'if {meaning(step.when)}')
+    if step.outcomes:
+        parts += [f'commit, where {meaning(o.when)}: {o.commit.value}' for o in step.outcomes]
+        parts.append(f'else: {step.declined}')
+    elif step.commit:
+        parts.append(f'commit: {step.commit.value}')
+    if step.doubt:
+        parts.append(f'if it fails: {step.doubt} at both hosts')
+    if step.vital:
+        parts.append('tried until it is done; after some attempts an operator is called')
+    return '\\n'.join(parts)
 
 
 def undo_lines(workflow):
@@ -76,13 +95,18 @@ def undo_lines(workflow):
     lines += [f'  {a} -> {b} [color=grey40];' for a, b in itertools.pairwise([*back, 'failed'])]
     first = back[0] if back else 'failed'
     for step in workflow.operations:
-        if step.owed:
+        if step.owed or step.vital:
             continue
         origin = f'observe_{step.name}' if step.observe else step.name
-        lines.append(f'  {origin} -> {first} [style=dashed, color=grey40, label="{"guest at source" if step.observe else "fails"}"];')
+        lines.append(f'  {origin} -> {first} [style=dashed, color=grey40, label="{verdict_at(step)}"];')
     if any(s.mode is Mode.CALL for s in workflow.steps):
         lines.append('  checking -> failed [style=dashed, color=grey40, label="do not fit"];')
     return lines
+
+
+def verdict_at(step):
+    """Say what leads from a step to the undos."""
+    return 'guest at source' if step.observe else 'fails, volume at source' if step.doubt else 'fails'
 
 
 def sorted_out(patterns):
@@ -121,12 +145,32 @@ def locate_table():
     return '\n'.join(lines) + '\n'
 
 
+def volume_table():
+    """Give the verdicts on volumes in the same form. An operation that is at work at either side is left out: then it is waited for."""
+    columns = [locate_volume.Answer(state, in_use) for state in locate_volume.Said for in_use in (False, True)
+               if not in_use or state in (locate_volume.Said.PARTIAL, locate_volume.Said.MIRRORED, locate_volume.Said.COMPLETE)]
+    rows = [answer for answer in columns if not answer.in_use]
+    lines = ['.. list-table:: Verdict by what the source (rows) and the destination (columns) answer', '   :header-rows: 1',
+             '   :stub-columns: 1', '', '   * - source \\\\ destination']
+    lines += [f'     - {locate_volume.describe(answer)}' for answer in columns]
+    for source in rows:
+        used = locate_volume.Answer(source.state, True)
+        lines.append(f'   * - {locate_volume.describe(source)}')
+        for destination in columns:
+            verdict = locate_volume.find(source, destination).verdict
+            if locate_volume.find(used, destination).verdict is not verdict:
+                raise ValueError(f'whether the source is in use makes a difference: {source}, {destination}')
+            lines.append(f'     - {verdict.value}')
+    return '\n'.join(lines) + '\n'
+
+
 def main():
     """Write the files, or compare them."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--check', action='store_true')
     check = parser.parse_args().check
-    files = {f'{kind}.dot': draw(workflow) for kind, workflow in WORKFLOWS.items()} | {'locate.rst': locate_table()}
+    files = {f'{kind}.dot': draw(workflow) for kind, workflow in WORKFLOWS.items()} | {
+        'locate.rst': locate_table(), 'locate_volume.rst': volume_table()}
     outdated = [n for n, text in files.items() if not (TARGET / n).exists() or (TARGET / n).read_text() != text]
     if check:
         for name in outdated:

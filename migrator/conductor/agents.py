@@ -167,12 +167,14 @@ class Agents:
             return Reply(stimulus.Refused(f'{host} took no work: {error}'), envelope.op_id)
         return finished(report) if report.state.finished else None
 
-    def abort_job(self, context, row):
-        """Tell the source to cancel the hypervisor's job. Best effort: it is repeated until the workflow moves on."""
+    def abort_job(self, context, row, method):
+        """Tell the agent of a step to cancel its job. Best effort: it is repeated until the workflow moves on."""
+        place = place_of(row, method)
+        named = (row.id, row.instance_uuid) if place.agent is AgentKind.COMPUTE else (row.id,)
         try:
-            self.compute.abort_live_migration(context, row.source_host, row.id, row.instance_uuid)
+            getattr(self.api(place.agent), WORKFLOWS[row.kind].step(method).cancel)(context, place.host, *named)
         except (errors.NoAnswer, errors.NotDelivered, exceptions.MigratorError) as error:
-            LOG.warning('%s was not told to cancel the job, it will be told again: %s', row.source_host, error)
+            LOG.warning('%s was not told to cancel the job, it will be told again: %s', place.host, error)
 
 
 def naming(call, context, host, *args):

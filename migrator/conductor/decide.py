@@ -6,132 +6,39 @@ that nothing is known: it leads to a question, never to a conclusion.
 """
 import dataclasses
 
-from migrator.conductor import locate, stimulus
+from migrator.conductor import locate, locate_volume, stimulus
 from migrator.conductor.cursor import AbortCause, Action, Cursor, Direction, Kind, Phase, Policy
 from migrator.conductor.locate import Verdict
-from migrator.conductor.workflows.model import Step, Workflow
+from migrator.conductor.turns import (
+    Situation,
+    abort_words,
+    advance,
+    begin_undo,
+    end,
+    go_on,
+    observe,
+    owe,
+    rest,
+    start,
+    without_step,
+)
+from migrator.conductor.workflows.model import Workflow
 from migrator.states import OperationState, Status
 
 replace = dataclasses.replace
 
 
-@dataclasses.dataclass(frozen=True)
-class Situation:
-    """Everything that a decision may look at."""
+def next_action(workflow: Workflow, cursor: Cursor, event, now: int, policy: Policy, known=None) -> Action:
+    """Decide what one event means for a workflow that stands at `cursor`. `now` is in milliseconds of the database's clock.
 
-    workflow: Workflow
-    cursor: Cursor
-    policy: Policy
-    now: int
-
-    @property
-    def step(self) -> Step:
-        """The table's line for the current step, also while it is being undone."""
-        return self.workflow.step(self.cursor.step)
-
-    @property
-    def undoing(self):
-        """True on the way back."""
-        return self.cursor.direction is Direction.UNDO
-
-    @property
-    def moved(self):
-        """Name the step that may have moved the guest, whose truth the hosts tell; '' if none has begun."""
-        return next((step.name for step in self.workflow.operations if step.observe and step.name in self.cursor.begun), '')
-
-    def backoff(self, failures):
-        """Seconds until the next try, doubled with each failure, at most the poll interval."""
-        return min(self.policy.retry * 2 ** max(0, failures - 1), max(self.policy.poll, self.policy.retry))
-
-    def lost(self, cursor):
-        """True when the host that is waited for has been silent for too long."""
-        return bool(cursor.silent_since) and self.now - cursor.silent_since >= self.policy.lost_after * 1000
-
-
-def next_action(workflow: Workflow, cursor: Cursor, event, now: int, policy: Policy) -> Action:
-    """Decide what one event means for a workflow that stands at `cursor`. `now` is in milliseconds of the database's clock."""
-    at = Situation(workflow, cursor, policy, now)
+    known: what conditions look at: under each step's name what it returned, that of the event among it, and `options`.
+    """
+    at = Situation(workflow, cursor, policy, now, known or {})
     if cursor.status.terminal:
         if isinstance(event, (stimulus.Abort, stimulus.Recover)):
             return Action(Kind.REFUSE, cursor, f'the migration has ended already: {cursor.status.value}')
         return Action(Kind.IGNORE, cursor, 'it has ended')
     return HANDLERS[type(event)](at, event)
-
-
-# --- going forward and back ---
-
-def start(at: Situation, cursor: Cursor, name: str, reason: str, **extra) -> Action:
-    """Issue an operation: a step, or the undo of one. A new attempt is a new operation."""
-    step = at.workflow.step(name)
-    again = cursor.step == name
-    undo = cursor.direction is Direction.UNDO
-    keep_attention = again and cursor.status is Status.NEEDS_OPERATOR
-    status = cursor.status if keep_attention else Status.UNDOING if undo else step.status
-    deadline = cursor.deadline
-    if step.observe and not undo:
-        deadline = at.now + int(at.policy.completion * 1000) if at.policy.completion else 0
-    new = replace(cursor, step=name, phase=Phase.OPERATION, status=status, attempt=cursor.attempt + 1 if again else 1,
-                  failures=cursor.failures if again else 0, silent_since=cursor.silent_since if again else 0,
-                  begun=cursor.begun if undo or name in cursor.begun else (*cursor.begun, name), deadline=deadline)
-    words = (step.undo if undo else step).doing or name
-    return Action(Kind.START, new, f'{reason}; {words}' if reason else words, wake_in=at.policy.claim, **extra)
-
-
-def advance(at: Situation, cursor: Cursor, reason: str, **extra) -> Action:
-    """The current step is done: go on to the next one in the present direction, or end."""
-    cursor = replace(cursor, failures=0, silent_since=0)
-    if at.undoing:
-        return next_undo(at, cursor, reason, **extra)
-    if cursor.abort and not cursor.no_return and at.workflow.abortable:
-        return begin_undo(at, cursor, abort_words(cursor), **extra)
-    following = at.workflow.after(cursor.step)
-    if following:
-        return start(at, cursor, following.name, reason, **extra)
-    return end(cursor, Status.COMPLETED, reason or at.workflow.done or 'done', **extra)
-
-
-def begin_undo(at: Situation, cursor: Cursor, error: str, **extra) -> Action:
-    """Turn round: undo what may have begun, in the table's order. After the point of no return this must never be asked for."""
-    if cursor.no_return:
-        raise AssertionError(f'undo after the point of no return: {cursor}')
-    cursor = replace(cursor, direction=Direction.UNDO, error=cursor.error or error, step='', attempt=0, failures=0, silent_since=0)
-    return next_undo(at, cursor, error, **extra)
-
-
-def next_undo(at: Situation, cursor: Cursor, reason: str, **extra) -> Action:
-    """Start the undo after cursor.step ('' before the first), or end."""
-    due = [u for u in at.workflow.undo_order if at.workflow.step(u).name in cursor.begun]
-    rest = due[due.index(cursor.step) + 1:] if cursor.step in due else due
-    if rest:
-        return start(at, cursor, rest[0], reason, **extra)
-    status = Status.CANCELLED if cursor.abort is AbortCause.USER else Status.FAILED
-    return end(cursor, status, cursor.error or reason, **extra)
-
-
-def end(cursor: Cursor, status: Status, reason: str, **extra) -> Action:
-    """The workflow has ended; locks and places go."""
-    return Action(Kind.END, replace(cursor, status=status, phase=Phase.ENDED), reason, **extra)
-
-
-def observe(at: Situation, cursor: Cursor, reason: str) -> Action:
-    """Ask every host what is true, now."""
-    return Action(Kind.OBSERVE, replace(cursor, phase=Phase.OBSERVING), reason, wake_in=at.policy.claim)
-
-
-def rest(at: Situation, cursor: Cursor, reason: str) -> Action:
-    """Something went wrong that may be better next time: try the step again later."""
-    failures = cursor.failures + 1
-    return Action(Kind.WAIT, replace(cursor, phase=Phase.RESTING, failures=failures), reason, wake_in=at.backoff(failures))
-
-
-def owe(at: Situation, cursor: Cursor, why: str, **extra) -> Action:
-    """The current step cannot be done now: its host owes it, and the workflow goes on."""
-    return advance(at, cursor, f'{cursor.step} is left for later, as a debt: {why}', debts=(cursor.step,), owing=why, **extra)
-
-
-def abort_words(cursor: Cursor) -> str:
-    """Say why it is being aborted."""
-    return 'aborted on request' if cursor.abort is AbortCause.USER else 'it took longer than its time limit and was aborted'
 
 
 # --- one handler for each stimulus ---
@@ -145,8 +52,9 @@ def on_due(at: Situation, _event) -> Action:
         case Phase.CALLING:
             return Action(Kind.CALL, cursor, 'the checks are asked again', wake_in=at.policy.claim)
         case Phase.RESTING:
-            if cursor.abort and not at.undoing and not cursor.no_return and not at.step.observe:
-                return begin_undo(at, cursor, abort_words(cursor))
+            if cursor.abort and not at.undoing and not cursor.no_return:
+                words = abort_words(cursor)
+                return observe(at, replace(cursor, failures=0), words) if at.step.asks else begin_undo(at, cursor, words)
             return start(at, cursor, cursor.step, 'another attempt')
         case Phase.OBSERVING:
             return expire(at, observe(at, cursor, 'the hosts are asked again'))
@@ -168,9 +76,9 @@ def poll_in(at: Situation, cursor: Cursor) -> float:
 
 
 def expire(at: Situation, action: Action) -> Action:
-    """Add what the clock and a pending abort demand of a migration whose hypervisor job may be running."""
+    """Add what the clock and a pending abort demand of a migration whose job may be running: a hypervisor's, or a copy."""
     cursor = action.cursor
-    if at.undoing or cursor.no_return or not at.step.observe:
+    if at.undoing or cursor.no_return or not at.step.cancel:
         return action
     if not cursor.abort and cursor.deadline and at.now >= cursor.deadline:
         cursor = replace(cursor, abort=AbortCause.TIMEOUT)
@@ -182,7 +90,7 @@ def admit(at: Situation) -> Action:
     """There may be room now. The checks come first; a workflow without checks begins with its first operation."""
     checks = at.workflow.checks
     if not checks:
-        first = start(at, at.cursor, at.workflow.operations[0].name, '')
+        first = go_on(at, at.cursor, '', '')
         return replace(first, kind=Kind.ADMIT)
     cursor = replace(at.cursor, phase=Phase.CALLING, status=checks[0].status, step=checks[0].name)
     return Action(Kind.ADMIT, cursor, 'source and destination are checked', wake_in=at.policy.claim)
@@ -195,7 +103,7 @@ def on_checked(at: Situation, event: stimulus.Checked) -> Action:
         return Action(Kind.IGNORE, cursor, 'late answers of the checks')
     if event.reasons:
         return end(replace(cursor, error='; '.join(event.reasons)), Status.FAILED, '; '.join(event.reasons))
-    return start(at, cursor, at.workflow.operations[0].name, 'source and destination fit each other')
+    return go_on(at, cursor, '', 'source and destination fit each other')
 
 
 def on_finished(at: Situation, event: stimulus.Finished) -> Action:
@@ -211,23 +119,42 @@ def on_finished(at: Situation, event: stimulus.Finished) -> Action:
         error = cursor.error or ('' if event.state is OperationState.SUCCEEDED else event.error or said)
         return observe(at, replace(cursor, error=error, silent_since=0, failures=0), said)
     if event.state is OperationState.SUCCEEDED:
-        return advance(at, cursor, '', commit=at.step.commit)
+        return step_succeeded(at)
     return step_failed(at, event)
+
+
+def step_succeeded(at: Situation) -> Action:
+    """A step is done, and its success is proof enough. What it returned tells what the catalogue learns, or that it has declined."""
+    cursor, step = at.cursor, at.step
+    commit = step.learned({**at.known, 'moved': cursor.no_return})
+    if step.outcomes and not commit:
+        return advance(at, without_step(cursor), f'{step.name}: {step.declined}')
+    if not commit.final:
+        return advance(at, cursor, '', commit=commit)
+    if cursor.abort and not step.no_return_when:        # nothing of it is committed yet, and the source has lost nothing
+        return begin_undo(at, cursor, abort_words(cursor))
+    late = '. The abort came too late' if cursor.abort else ''
+    return advance(at, replace(cursor, no_return=True, error=''), f'{step.name}: it is at the destination from now on{late}', commit=commit)
 
 
 def step_failed(at: Situation, event: stimulus.Finished) -> Action:
     """A step without an observation of its own failed or was interrupted."""
     cursor, step = at.cursor, at.step
     said = event.error or f'{cursor.step} was interrupted: the agent restarted'
-    if step.owed or (step.repeat and event.state is OperationState.INTERRUPTED):
+    if step.owed or step.vital or (step.repeat and event.state is OperationState.INTERRUPTED):
         if cursor.attempt < at.policy.step_attempts:
             return rest(at, cursor, said)
+        if step.vital:
+            return rest(at, replace(cursor, status=Status.NEEDS_OPERATOR), said)
         if step.owed:
             return owe(at, cursor, said)
+    words = abort_words(cursor) if cursor.abort and step.cancel else f'{step.name}: {said}'
     if event.untouched and cursor.attempt == 1:
-        # What stood in the way is not ours: its undo would at best do nothing, and must not get the chance to do more.
-        cursor = replace(cursor, begun=tuple(name for name in cursor.begun if name != cursor.step))
-    return begin_undo(at, cursor, f'{step.name}: {said}')
+        return begin_undo(at, without_step(cursor), words)      # what stood in the way is not ours
+    if step.doubt:
+        # Whoever raises has not declined: what is true now, nobody but the hosts can say.
+        return observe(at, replace(cursor, error=cursor.error or words, silent_since=0, failures=0), words)
+    return begin_undo(at, cursor, words)
 
 
 def undo_finished(at: Situation, event: stimulus.Finished) -> Action:
@@ -249,9 +176,12 @@ def undo_finished(at: Situation, event: stimulus.Finished) -> Action:
 def on_alive(at: Situation, _event) -> Action:
     """The operation runs: whatever silence there was is over."""
     cursor = at.cursor
-    if cursor.phase is not Phase.OPERATION or not cursor.silent_since:
+    called = cursor.phase is Phase.OPERATION and not at.undoing and at.step.vital and cursor.status is Status.NEEDS_OPERATOR
+    if cursor.phase is not Phase.OPERATION or not (cursor.silent_since or called):
         return Action(Kind.IGNORE, cursor, 'as expected')
-    return Action(Kind.WAIT, replace(cursor, silent_since=0), 'the agent answers again', wake_in=poll_in(at, cursor))
+    words = 'the agent answers again' if cursor.silent_since else f'{cursor.step} is at work again'
+    cursor = replace(cursor, silent_since=0, status=at.step.status if called else cursor.status)
+    return Action(Kind.WAIT, cursor, words, wake_in=poll_in(at, cursor))
 
 
 def on_unknown(at: Situation, _event) -> Action:
@@ -260,7 +190,7 @@ def on_unknown(at: Situation, _event) -> Action:
     if cursor.phase is not Phase.OPERATION:
         return Action(Kind.IGNORE, cursor, 'no longer waited for')
     if cursor.abort and not at.undoing and not cursor.no_return and at.workflow.abortable:
-        if at.step.observe:
+        if at.step.asks:
             return observe(at, replace(cursor, failures=0), 'the agent does not know the operation, and an abort is pending')
         return begin_undo(at, cursor, abort_words(cursor))
     # An agent that answers this but refuses the work is as good as silent: the time is counted until it takes the operation.
@@ -296,8 +226,11 @@ def on_silent(at: Situation, event: stimulus.Silent, refused: str = '') -> Actio
             return Action(Kind.WAIT, cursor, f'{cursor.step}: {said}', wake_in=at.backoff(cursor.failures))
         # With its host the guest went down, too: there is nothing to resume until the host is back.
         return owe(at, cursor, said, guest_lost=at.step.undo.vital)
-    if at.step.observe:
-        return observe(at, replace(cursor, failures=0), said)
+    if at.step.vital:
+        cursor = replace(cursor, status=Status.NEEDS_OPERATOR)
+        return Action(Kind.WAIT, cursor, f'{cursor.step}: {said}', wake_in=at.backoff(cursor.failures))
+    if at.step.asks:
+        return observe(at, replace(cursor, failures=0, error=cursor.error or (f'{cursor.step}: {said}' if at.step.doubt else '')), said)
     if at.step.owed:
         return owe(at, cursor, said)
     return begin_undo(at, cursor, f'{cursor.step}: {said}')
@@ -307,8 +240,10 @@ def outlook(at: Situation) -> str:
     """Say what becomes of a step whose host stays silent, as `on_silent` has it; how long that is follows."""
     if at.undoing:
         return 'needs an operator' if at.step.undo.vital else 'this is left to it as a debt'
-    if at.step.observe:
-        return 'the hosts are asked where the guest is'
+    if at.step.vital:
+        return 'needs an operator'
+    if at.step.asks:
+        return 'the hosts are asked where the guest is' if at.step.observe else 'both arrays are asked what they have'
     return 'this is left to it as a debt' if at.step.owed else 'what was begun is undone'
 
 
@@ -322,7 +257,8 @@ def on_observed(at: Situation, event: stimulus.Observed) -> Action:
     cursor = at.cursor
     if cursor.phase is not Phase.OBSERVING:
         return Action(Kind.IGNORE, cursor, 'late answers')
-    found = locate.find(event.source, event.destination)
+    find = locate_volume.find if isinstance(event.source, locate_volume.Answer) else locate.find
+    found = find(event.source, event.destination)
     if at.undoing:
         if found.verdict in (Verdict.AT_SOURCE, Verdict.OFF_AT_SOURCE, Verdict.GONE_WITH_SOURCE):
             return replace(undo_refused(at, found.reason), guest_off=found.verdict is Verdict.OFF_AT_SOURCE,
@@ -392,9 +328,9 @@ def on_abort(at: Situation, _event) -> Action:
     match cursor.phase:
         case Phase.QUEUED | Phase.CALLING:      # the checks have no traces
             return end(replace(cursor, error=words), Status.CANCELLED, words)
-        case Phase.RESTING if not at.step.observe:
+        case Phase.RESTING if not at.step.asks:
             return begin_undo(at, cursor, words)
-    running = bool(at.step.observe) and cursor.phase in (Phase.OPERATION, Phase.OBSERVING)
+    running = bool(at.step.cancel) and cursor.phase in (Phase.OPERATION, Phase.OBSERVING)
     return Action(Kind.WAIT, cursor, 'abort requested', wake_in=at.policy.retry, abort_job=running)
 
 

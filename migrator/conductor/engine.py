@@ -168,7 +168,7 @@ class Engine:
             check_reporter(reply.host, reporter_of(row, reply.op_id), reply.op_id)
         if stale(record, reply):
             return None
-        action = next_action(WORKFLOWS[row.kind], record.cursor, reply.event, record.now, record.policy)
+        action = next_action(WORKFLOWS[row.kind], record.cursor, reply.event, record.now, record.policy, known_of(record, reply))
         if action.kind is Kind.REFUSE:
             raise exceptions.TooLate(f'{action.reason} (migration {row.id})')
         if action.kind is Kind.IGNORE:
@@ -208,7 +208,7 @@ class Engine:
             values['plan'] = reply.plan
             values['policy'] = vars(limited_by(record.policy, reply.plan))
         if isinstance(reply.event, stimulus.Finished):
-            values['facts'] = learned(row.facts, record.cursor.step, reply.result)
+            values['facts'] = told_by(record, reply)
         looked = reply.asked or (record.now if reply.host else 0)
         if looked > row.looked_at:
             values['looked_at'] = looked
@@ -255,7 +255,7 @@ class Engine:
         """Send what a transition asks for. Returns the next Reply if the answer is there at once, else None."""
         action, row = transition.action, transition.after.row
         if action.abort_job:
-            concurrency.spawn(self.agents.abort_job, context, row)
+            concurrency.spawn(self.agents.abort_job, context, row, action.cursor.step)
         match action.kind:
             case Kind.CALL:
                 return self.agents.checked(context, row)
@@ -341,6 +341,16 @@ def heard(tx, before, after, event):
                 ledger.note(tx, before.row.id, before.now, after.cursor, 'contradicted', f'{host} answers: it is not off, as was attested')
                 after = dataclasses.replace(after, **{role.value: dataclasses.replace(agent_of(after, role), dead=False)})
     return after
+
+
+def told_by(record, reply):
+    """Give the facts of a workflow, with what a step returned that has just ended."""
+    return learned(record.row.facts, record.cursor.step, reply.result) if isinstance(reply.event, stimulus.Finished) else record.row.facts
+
+
+def known_of(record, reply):
+    """Give what the conditions of the table look at."""
+    return {**told_by(record, reply), 'options': record.row.request.get('options', {})}
 
 
 def learned(known, step, result):

@@ -201,7 +201,8 @@ class Requests:
         """Let it begin in the same transaction if there is room; else it is queued."""
         record = ledger.Record(new, new.created_at, Cursor(), Policy(**new.policy), self._agent(rows, new.source_host, new.created_at),
                                self._agent(rows, new.destination_host, new.created_at))
-        action = next_action(WORKFLOWS[new.kind], record.cursor, stimulus.Due(), record.now, record.policy)
+        action = next_action(WORKFLOWS[new.kind], record.cursor, stimulus.Due(), record.now, record.policy,
+                             {'options': new.request.get('options', {})})
         needs_place = bool(WORKFLOWS[new.kind].checks)
         new.admitted = needs_place and hosts.take_places(tx, rows.values(), self.settings.max_migrations_per_host)
         begins = new.admitted or not needs_place

@@ -86,8 +86,9 @@ class LookUpTest(base.TestCase):
         self.assertEqual(SEED[2:], tuple(s.name for s in self.live.operations))
 
     def test_what_comes_after(self):
-        self.assertEqual('live_migration', self.live.after('pre_live_migration').name)
-        self.assertIsNone(self.live.after(SEED[-1]))
+        self.assertEqual(SEED[3:], tuple(s.name for s in self.live.after('pre_live_migration')))
+        self.assertEqual(self.live.operations, self.live.after(''))
+        self.assertEqual((), self.live.after(SEED[-1]))
 
 
 class BrokenTablesTest(base.TestCase):
