@@ -120,6 +120,18 @@ FILE_OPTS = [
     *EXPORT_OPTS,
 ]
 
+FAKE_ARRAY_OPTS = [
+    cfg.StrOpt('world', default='', help='File that holds the simulated arrays, shared by all simulated backends.'),
+    cfg.StrOpt('take_over', default='async', choices=['async', 'sync', 'no'],
+               help='How the simulated array takes a volume over as a migration\'s target, if it does.'),
+    cfg.BoolOpt('moves', default=False, help='Whether the simulated array moves volumes away by itself as a migration\'s source.'),
+    cfg.FloatOpt('migration_seconds', default=0.5, min=0, help='How long a simulated mirror or copy takes at least.'),
+    cfg.IntOpt('bandwidth_mib', default=1024, min=1, help='Simulated bandwidth of mirrors in MiB a second.'),
+    cfg.IntOpt('capacity_mib', default=65536, min=1, help='Size of each simulated pool.'),
+    cfg.ListOpt('faults', default=[],
+                help='Faults to simulate, as METHOD=ACTION: fail, hang, slow:SECONDS. For tests and for trying out.'),
+]
+
 LIBVIRT_OPTS = [
     cfg.StrOpt('connection_uri', default='qemu:///system', help='The local libvirtd.'),
     cfg.StrOpt('live_migration_uri', default='',
@@ -146,7 +158,8 @@ GROUPS = (('DEFAULT', DEFAULT_OPTS), ('conductor', CONDUCTOR_OPTS), ('compute', 
           ('libvirt', LIBVIRT_OPTS), ('upgrade_levels', UPGRADE_OPTS), ('fake', FAKE_OPTS))
 
 #: Groups that exist only under names that operators give: what the sample shows.
-EXAMPLES = (('example_qsd_backend', BACKEND_OPTS + QSD_OPTS), ('example_file_backend', BACKEND_OPTS + FILE_OPTS))
+EXAMPLES = (('example_qsd_backend', BACKEND_OPTS + QSD_OPTS), ('example_file_backend', BACKEND_OPTS + FILE_OPTS),
+            ('example_fake_backend', BACKEND_OPTS + FAKE_ARRAY_OPTS))
 
 
 def register(conf=CONF):
