@@ -66,6 +66,9 @@ COMPUTE_OPTS = [
     cfg.StrOpt('instances_path', default='/var/lib/migrator/instances',
                help='Directory for the disks of guests. Shared storage is detected by an identity file in it, not configured.'),
     cfg.ListOpt('extra_disk_paths', default=[], help='Further directories in which disks of guests may lie.'),
+    cfg.ListOpt('boot_file_paths', default=['/var/lib/migrator/boot'],
+                help='Directories with kernels and initial RAM disks that new guests may be booted from, symbolic links followed. The '
+                     'hypervisor reads them with rights of its own: put nothing there that a guest must not see.'),
     cfg.FloatOpt('heartbeat_interval', default=5.0, min=0.05, help='Seconds between two heartbeats.'),
     cfg.FloatOpt('progress_interval', default=1.0, min=0.05,
                  help='Least seconds between two questions for the progress of one migration: each may hold up the hypervisor. The answers '

@@ -125,7 +125,8 @@ class ComputeDriver(abc.ABC):
     @abc.abstractmethod
     def create_instance(self, spec: facts.InstanceSpec) -> dict:
         """Make the disks and define the guest, not started. Repeated with the same spec: success. DestinationNotEmpty if files of
-        that uuid are there that an earlier creation did not make."""
+        that uuid are there that an earlier creation did not make. InvalidRequest for a kernel or initrd that is in none of the directories
+        of [compute] boot_file_paths, symbolic links followed."""
 
     @abc.abstractmethod
     def start_instance(self, instance_uuid: str) -> dict:

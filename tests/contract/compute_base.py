@@ -65,10 +65,12 @@ class ComputeScenarios:
         self.assertEqual(expected, hands.where(self.harness, uuid))
 
     def assert_unchanged(self, uuid, act, *errors):
-        """`act` raises one of `errors`, and neither a state nor a file of the guest differs at either host afterwards."""
+        """`act` raises one of `errors`, which is returned; no state and no file of the guest differs at either host afterwards."""
         before = self.picture(uuid)
-        self.assertRaises(errors, act)
+        with self.assertRaises(errors) as raised:
+            act()
         self.assertEqual(before, self.picture(uuid))
+        return raised.exception
 
     def assert_idempotent(self, uuid, act):
         """A second `act` succeeds, and changes no state and no file at either host."""

@@ -42,6 +42,18 @@ class Scenarios(ComputeScenarios):
         disk = dataclasses.replace(spec.disks[0], backing=f'{spec.disks[0].directory}/no-such-image.raw')
         self.assert_unchanged(spec.uuid, lambda: self.a.create_instance(dataclasses.replace(spec, disks=(disk,))), *REFUSED)
 
+    def test_create_with_boot_files_from_elsewhere_is_refused_and_leaves_nothing(self):
+        """Given files of the host that are in none of the directories for boot files, they are refused."""
+        spec = self.harness.spec()
+        kernel, directory = self.harness.kernel, self.harness.kernel.rpartition('/')[0]
+        for bad in ({'kernel': '/etc/hostname'}, {'kernel': f'{directory}-2/vmlinuz'}, {'kernel': directory},
+                    {'kernel': kernel, 'initrd': '/etc/hostname'}, {'kernel': '', 'initrd': kernel}):
+            bad = dataclasses.replace(spec, **{'kernel': '', 'initrd': '', **bad})
+            with self.subTest(bad):
+                error = self.assert_unchanged(spec.uuid, lambda bad=bad: self.a.create_instance(bad), exceptions.InvalidRequest)
+                self.assertIn('needs a kernel' if not bad.kernel else 'guests may be booted', str(error))
+        self.a.create_instance(dataclasses.replace(spec, kernel=kernel, initrd=''))
+
     def test_start_twice(self):
         uuid = self.given_stopped_guest()
         self.assert_idempotent(uuid, lambda: self.a.start_instance(uuid))

@@ -31,6 +31,7 @@ class FakeHarness(harness.ComputeHarness):
     slow_mib = 2
     restless_mib = 500
     patience = 20.0
+    kernel = '/var/lib/migrator/boot/vmlinuz'
 
     def __init__(self, world=None, **fake):
         self.name = world if world is not None else f'memory:{uuid.uuid4()}'

@@ -18,6 +18,7 @@ class ComputeHarness(abc.ABC):
     restless_mib: bandwidth in MiB/s with which a guest of `spec(restless=True)` does not converge by itself, and with which it
     ends within `patience` once it is paused.
     patience: seconds that one scenario waits for something at most.
+    kernel: a file on both hosts that guests may be booted from.
     """
 
     a = None
@@ -25,6 +26,7 @@ class ComputeHarness(abc.ABC):
     slow_mib = 1
     restless_mib = 20
     patience = 60.0
+    kernel = ''
 
     @abc.abstractmethod
     def spec(self, shared=False, restless=False, disks=1) -> facts.InstanceSpec:

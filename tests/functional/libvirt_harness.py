@@ -33,6 +33,7 @@ class LibvirtHarness(harness.ComputeHarness):
 
     def __init__(self, lab):
         self.lab = lab
+        self.kernel = str(guest.kernel())
         self.hosts = {name: lab.host(name) for name in ('alpha', 'beta')}
         self._array, self._storage = Array('array', place=lab.svc), None
         self.a, self.b = (BootingDriver(self, name) for name in self.hosts)

@@ -54,7 +54,7 @@ class Daily(Case, unittest.TestCase):
         """Given what is asked for in vain, an error says why, and neither a file nor a domain is there."""
         good = self.harness.spec()
         disk_ = good.disks[0]
-        for bad in (dataclasses.replace(good, kernel='/boot/no-such-kernel'), dataclasses.replace(good, kernel='/etc'),
+        for bad in (dataclasses.replace(good, kernel='/boot/no-such-kernel'), dataclasses.replace(good, kernel='/boot/grub'),
                     dataclasses.replace(good, disks=(disk_, disk_)),
                     dataclasses.replace(good, disks=(dataclasses.replace(disk_, backing='/etc/passwd'),)),
                     dataclasses.replace(good, disks=(dataclasses.replace(disk_, size=0),)),
@@ -65,6 +65,17 @@ class Daily(Case, unittest.TestCase):
             with self.subTest(bad):
                 self.assert_unchanged(good.uuid, lambda bad=bad: self.a.create_instance(bad), exceptions.InvalidRequest,
                                       exceptions.DriverError)
+
+    def test_a_link_out_of_the_boot_directories_is_refused(self):
+        """Given a symbolic link among the boot files to elsewhere, it is refused, whether or not a file is there."""
+        good = self.harness.spec()
+        for number, target in enumerate(('/etc/hostname', '/etc/no-such-file')):
+            link = self.lab.initrd.with_name(f'link-{number}')
+            link.symlink_to(target)
+            self.addCleanup(link.unlink)
+            for bad in (dataclasses.replace(good, kernel=str(link)), dataclasses.replace(good, initrd=str(link))):
+                error = self.assert_unchanged(good.uuid, lambda bad=bad: self.a.create_instance(bad), exceptions.InvalidRequest)
+                self.assertIn('guests may be booted', str(error))
 
     def test_statistics_are_plausible(self):
         """Given a migration of a booted guest, its result tells a downtime, a duration and what was copied."""

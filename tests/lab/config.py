@@ -43,7 +43,8 @@ class Configuration:
         paths = [lab.shared, lab.instances] if shared else [lab.instances, lab.shared]
         return self._write(name, {
             'DEFAULT': {'host': name, 'transport_url': self.broker(), 'state_path': host.state, 'debug': 'true'},
-            'compute': {'driver': 'libvirt', 'instances_path': paths[0], 'extra_disk_paths': paths[1], 'heartbeat_interval': 0.5},
+            'compute': {'driver': 'libvirt', 'instances_path': paths[0], 'extra_disk_paths': paths[1], 'heartbeat_interval': 0.5,
+                        'boot_file_paths': f'/boot,{lab.initrd.parent}'},
             'libvirt': {'connection_uri': 'qemu:///system', 'live_migration_uri': host.peer_uri, 'live_migration_address': host.ip,
                         'listen_address': host.ip, 'virt_type': 'qemu'},
             'oslo_concurrency': {'lock_path': host.state / 'locks'}}, sections)

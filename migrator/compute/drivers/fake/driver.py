@@ -6,7 +6,7 @@ import os
 import time
 
 from migrator import concurrency, exceptions
-from migrator.compute import driver
+from migrator.compute import boot_files, driver
 from migrator.compute.drivers.fake import guests, instances, jobs, steps, volumes, watch
 from migrator.compute.drivers.fake.world import World
 from migrator.rpc import facts, traces
@@ -216,6 +216,7 @@ class FakeDriver(driver.ComputeDriver):
 
     def create_instance(self, spec):
         """See the contract."""
+        boot_files.check(boot_files.of(spec), self.conf.compute.boot_file_paths, self.host, os.path.normpath)
         return self._act('create_instance', spec.uuid, lambda db, now: instances.create_instance(db, self.host, spec, self._directory, now))
 
     def start_instance(self, instance_uuid):

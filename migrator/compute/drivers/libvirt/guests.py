@@ -6,6 +6,7 @@ import os
 import libvirt
 
 from migrator import exceptions
+from migrator.compute import boot_files
 from migrator.compute.drivers.libvirt import capabilities, disk_format, domain_xml, domains, husks
 from migrator.compute.drivers.libvirt.markers import CREATED
 from migrator.compute.drivers.libvirt.storage import check_uuid
@@ -64,11 +65,11 @@ class Guests:
 
     def _check(self, spec):
         """Refuse what cannot be made, before anything is; returns the disks to make."""
-        for path in filter(None, (spec.kernel, spec.initrd)):
-            if not path.startswith('/') or not os.path.isfile(path):
+        boot = boot_files.of(spec)
+        boot_files.check(boot, self._conf.compute.boot_file_paths, self._storage.host, os.path.realpath)
+        for path in boot:
+            if not os.path.isfile(path):
                 raise exceptions.InvalidRequest(f'{path} is not a file on {self._storage.host}')
-        if spec.initrd and not spec.kernel:
-            raise exceptions.InvalidRequest('an initrd needs a kernel')
         targets = [d.target for d in spec.disks]
         if len(set(targets)) != len(targets):
             raise exceptions.InvalidRequest('two disks have the same target')
