@@ -5,6 +5,9 @@ from migrator import exceptions
 from migrator.cli import arguments, waiting
 from migrator.rpc import facts
 
+#: The namespace of uuids that follow from the ids of requests.
+INSTANCES = uuid.UUID('5e0c8d5f-7a0b-4b55-9d0e-3f6c1d2a9b71')
+
 
 class InstanceCreate(waiting.InstanceWork):
     """Create an instance on a host, and start it.
@@ -33,18 +36,22 @@ class InstanceCreate(waiting.InstanceWork):
 
     def begin(self, parsed):
         """Check the specification as the conductor will, and ask for the instance."""
-        return self.api.instance_create(parsed.host, specification(parsed), request_id=parsed.request_id, start=not parsed.no_start)
+        request_id = parsed.request_id or str(uuid.uuid4())
+        return self.api.instance_create(parsed.host, specification(parsed, request_id), request_id=request_id, start=not parsed.no_start)
 
 
-def specification(parsed):
-    """Make a valid InstanceSpec of the arguments, as a dict. Raises InvalidRequest."""
+def specification(parsed, request_id):
+    """Make a valid InstanceSpec of the arguments, as a dict. Raises InvalidRequest.
+
+    A uuid that is not given follows from the request's id, so that the command can be repeated under that id.
+    """
     for option in ('initrd', 'cmdline'):
         if getattr(parsed, option) and not parsed.kernel:
             raise exceptions.InvalidRequest(f'--{option} goes with --kernel')
     if not parsed.kernel and not parsed.disks and not parsed.volumes:
         raise exceptions.InvalidRequest('there is nothing to boot: give --kernel, --disk or --volume')
     spec = facts.from_wire(facts.InstanceSpec, {
-        'uuid': parsed.uuid or str(uuid.uuid4()), 'name': parsed.name, 'kernel': parsed.kernel, 'initrd': parsed.initrd,
-        'cmdline': parsed.cmdline, 'vcpus': parsed.vcpus, 'memory_mib': arguments.mib(parsed.memory, '--memory', 16, 2 ** 24),
+        'uuid': parsed.uuid or str(uuid.uuid5(INSTANCES, request_id)), 'name': parsed.name, 'kernel': parsed.kernel,
+        'initrd': parsed.initrd, 'cmdline': parsed.cmdline, 'vcpus': parsed.vcpus, 'memory_mib': arguments.mib(parsed.memory, '--memory', 16, 2 ** 24),
         'disks': parsed.disks + parsed.volumes}, 'instance')
     return facts.to_wire(spec)

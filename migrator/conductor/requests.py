@@ -27,19 +27,43 @@ STARTING = ('instance_start', 'instance_create', 'instance_define')
 
 @dataclasses.dataclass(frozen=True)
 class Wanted:
-    """What a request is about, to tell a repetition from another use of the same request_id."""
+    """All that a request asks for, to tell a repetition from another use of the same request_id.
 
-    kinds: tuple[str, ...]
+    host: where it is to be done, '' where that follows from the instance. arguments: the rest, as it is stored: name -> JSON value, or a
+    dataclass that one is read as.
+    """
+
+    kind: str
     instance: str
     destination: str = ''
+    host: str = ''
+    arguments: dict = dataclasses.field(default_factory=dict)
 
     def same(self, known):
         """Give the workflow that the request made before. Raises InvalidRequest if that was another request."""
-        if known.kind in self.kinds and self.instance in (known.instance_uuid, known.instance_name) \
-                and self.destination == known.destination_host:
-            return known
-        raise exceptions.InvalidRequest(f'request id {known.request_id} was used for another request: {known.kind} of '
-                                        f'{known.instance_name or known.instance_uuid} ({known.id})')
+        differs = list(self._differences(known))
+        if differs:
+            raise exceptions.InvalidRequest(
+                f'request id {known.request_id} was used for another request: {known.kind} of '
+                f'{known.instance_name or known.instance_uuid} ({known.id}); what differs is the {" and the ".join(differs)}')
+        return known
+
+    def _differences(self, known):
+        if known.kind != self.kind:
+            yield 'work'
+        if self.instance not in (known.instance_uuid, known.instance_name):
+            yield 'instance'
+        if self.destination != known.destination_host:
+            yield 'destination'
+        if self.host not in ('', known.source_host):
+            yield 'host'
+        if known.kind == self.kind:
+            yield from (name for name, value in self.arguments.items() if value != _as(value, known.request.get(name)))
+
+
+def _as(value, stored):
+    """Read a stored argument as what it is compared with: a release that knows more of it must take it for the same."""
+    return facts.from_wire(type(value), stored) if dataclasses.is_dataclass(value) else stored
 
 
 class Requests:
@@ -71,19 +95,23 @@ class Requests:
             self.may_move(guest, destination, rows)
             request = {'guest': facts.to_wire(guest_of(guest)), 'options': options}
             return 'live_migration', guest, destination, request, rows
-        return self._ask(context, request_id, prepare, Wanted(('live_migration',), instance, destination))
+        return self._ask(context, request_id, prepare, Wanted('live_migration', instance, destination, arguments={'options': options}))
 
     def instance_create(self, context, host, spec, request_id, start):
-        """Ask for a new guest on a host."""
+        """Ask for a new guest on a host. Its name must be nobody else's, on any host, or neither could be asked for by it."""
+        kind = 'instance_create' if start else 'instance_define'
+
         def prepare(tx):
             rows = hosts.get_many(tx, [host])
             self.usable(host, rows)
             if catalogue.several(tx, [spec.uuid]):
                 raise exceptions.InstanceExists(f'instance {spec.uuid} exists already')
+            self._name_is_free(tx, spec)
             owed = len(debts.of_instance(tx, spec.uuid))
             new = types.SimpleNamespace(uuid=spec.uuid, name=spec.name, host=host, locked_by=None, owed=owed)
-            return 'instance_create' if start else 'instance_define', new, '', {'spec': facts.to_wire(spec)}, rows
-        return self._ask(context, request_id, prepare, Wanted(('instance_create', 'instance_define'), spec.uuid))
+            return kind, new, '', {'spec': facts.to_wire(spec)}, rows
+        return self._ask(context, request_id, prepare, Wanted(kind, spec.uuid, host=host, arguments={'spec': spec}),
+                         (catalogue.name_resource(spec.name),))
 
     def instance_start(self, context, instance, request_id):
         """Ask to start a guest. No guest is started while a lock or a debt names it."""
@@ -95,7 +123,7 @@ class Requests:
             if guest.state == InstanceState.UNKNOWN:
                 raise exceptions.NotPossible(f'{guest.host} does not know instance {guest.name or guest.uuid} at present')
             return 'instance_start', guest, '', {}, rows
-        return self._ask(context, request_id, prepare, Wanted(('instance_start',), instance))
+        return self._ask(context, request_id, prepare, Wanted('instance_start', instance))
 
     def instance_stop(self, context, instance, request_id, timeout):
         """Ask to stop a guest. timeout: seconds that it is given to shut down by itself."""
@@ -104,7 +132,7 @@ class Requests:
             rows = hosts.get_many(tx, [guest.host])
             self.usable(guest.host, rows, disabled_too=True)
             return 'instance_stop', guest, '', {'timeout': timeout}, rows
-        return self._ask(context, request_id, prepare, Wanted(('instance_stop',), instance))
+        return self._ask(context, request_id, prepare, Wanted('instance_stop', instance, arguments={'timeout': timeout}))
 
     def instance_delete(self, context, instance, request_id):
         """Ask to delete a stopped guest with the disks that were made for it.
@@ -122,7 +150,7 @@ class Requests:
             if guest.state in (InstanceState.RUNNING, InstanceState.PAUSED):
                 raise exceptions.InstanceRunning(f'instance {guest.name or guest.uuid} is {guest.state}; stop it first')
             return 'instance_delete', guest, '', {}, rows
-        return self._ask(context, request_id, prepare, Wanted(('instance_delete',), instance))
+        return self._ask(context, request_id, prepare, Wanted('instance_delete', instance))
 
     # --- the rules ---
 
@@ -132,6 +160,15 @@ class Requests:
         if guest.locked_by:
             self._refuse_locked(tx, guest)
         return guest
+
+    @staticmethod
+    def _name_is_free(tx, spec):
+        """Raise InstanceExists if a guest has the name of a new one, or ResourceLocked if another one of the name is being made."""
+        for row in catalogue.named(tx, spec.name):
+            raise exceptions.InstanceExists(f'there is an instance of the name {spec.name} already: {row.uuid} on {row.host}, {row.state}')
+        holder = ledger.lock_holder(tx, catalogue.name_resource(spec.name))
+        if holder is not None:
+            raise exceptions.ResourceLocked(f'another instance of the name {spec.name} is being made ({holder.kind} {holder.id})')
 
     def may_move(self, guest, destination, rows):
         """Raise a typed error unless this guest may be sent there, as far as the catalogue can tell."""
@@ -168,10 +205,11 @@ class Requests:
 
     # --- writing it down ---
 
-    def _ask(self, context, request_id, prepare, wanted):
+    def _ask(self, context, request_id, prepare, wanted, resources=()):
+        """resources: what to lock beside the guest."""
         request_id = request_id or context.request_id
         try:
-            return self.database.run(lambda tx: self._write(tx, context, request_id, prepare))
+            return self.database.run(lambda tx: self._write(tx, context, request_id, prepare, resources))
         except db_exception.DBDuplicateEntry as error:
             return self._lost_race(request_id, prepare, wanted, error)
         except exceptions.MigratorError:
@@ -181,7 +219,7 @@ class Requests:
                 raise
             return wanted.same(known), None
 
-    def _write(self, tx, context, request_id, prepare):
+    def _write(self, tx, context, request_id, prepare, resources):
         kind, guest, destination, request, rows = prepare(tx)
         now = rows[guest.host].now
         if guest.owed:
@@ -194,7 +232,8 @@ class Requests:
             destination_host=destination, destination_agent=AgentKind.COMPUTE.value, parent_id=None,
             request_id=request_id, user=context.user, request=request, policy=vars(self._policy(kind, guest)).copy(),
             plan={}, facts={}, progress={}, epoch=1, created_at=now, updated_at=now, looked_at=0, finished_at=None)
-        ledger.lock(tx, catalogue.resource(guest.uuid), new.id)
+        for resource in (catalogue.resource(guest.uuid), *resources):
+            ledger.lock(tx, resource, new.id)
         return new, self._begin(tx, new, rows, context)
 
     def _begin(self, tx, new, rows, context):

@@ -1,4 +1,6 @@
 """Statements on guests. Rows are made and changed by heartbeats and by the commits of workflows, and deleted only by the latter."""
+import hashlib
+
 import sqlalchemy as sa
 
 from migrator import exceptions
@@ -10,10 +12,18 @@ from migrator.states import AgentKind, GuestState, InstanceState
 #: How a host's word for a guest is called in the catalogue.
 STATE = {GuestState.RUNNING: InstanceState.RUNNING, GuestState.PAUSED: InstanceState.PAUSED, GuestState.OFF: InstanceState.STOPPED}
 
+#: How many guests of one name an error names.
+MOST_NAMED = 20
+
 
 def resource(uuid):
     """Name the lock of a guest."""
     return f'instance:{uuid}'
+
+
+def name_resource(name):
+    """Name the lock of a name, which a guest is to bear that is being made."""
+    return f'instance-name:{hashlib.sha256(name.encode()).hexdigest()}'
 
 
 def _query():
@@ -29,13 +39,20 @@ def get(tx, uuid_or_name):
 
     Raises InstanceNotFound, or InvalidRequest for two of a name.
     """
-    key = instance.c.uuid if facts.UUID.match(uuid_or_name) else instance.c.name
-    rows = tx.execute(_query().where(key == uuid_or_name).limit(2)).all()
+    rows = [*several(tx, [uuid_or_name]).values()] if facts.UUID.match(uuid_or_name) else named(tx, uuid_or_name)
     if not rows:
         raise exceptions.InstanceNotFound(f'there is no instance {uuid_or_name}')
     if len(rows) > 1:
-        raise exceptions.InvalidRequest(f'more than one instance has the name {uuid_or_name}; give its uuid')
+        some = ', '.join(f'{row.uuid} on {row.host}' for row in rows[:MOST_NAMED])
+        more = f' and {len(rows) - MOST_NAMED} more' if len(rows) > MOST_NAMED else ''
+        raise exceptions.InvalidRequest(f'more than one instance has the name {uuid_or_name}; give the uuid of one: {some}{more}')
     return rows[0]
+
+
+def named(tx, name):
+    """Read the guests of a name, letter by letter, which not every database compares like that. One statement."""
+    rows = tx.execute(_query().where(instance.c.name == name).order_by(instance.c.host, instance.c.uuid)).all()
+    return [row for row in rows if row.name == name]
 
 
 def listing(tx, host=None, state=None, limit=1000, marker=None):

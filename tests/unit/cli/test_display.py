@@ -114,6 +114,15 @@ class InstanceTest(CommandCase):
                          [(disk['size'], disk['backing'], disk['uri']) for disk in spec['disks']])
         self.assertIn('create and start', result.out)
 
+    def test_create_can_be_repeated_under_its_request_id(self):
+        """Given creations without a uuid, then the same request id asks for the same instance, and another or no id for another one."""
+        made, asked = migration('preparing', kind='instance_create', destination_host=''), []
+        for option in (('--request-id', 'r-1'), ('--request-id', 'r-1'), ('--request-id', 'r-2'), (), ()):
+            result = self.run_cli('instance', 'create', 'web-1', '--host', 'host-a', '--kernel', '/k', *option, instance_create=made)
+            asked.append((result.calls[0][2]['uuid'], result.calls[0][3]))
+        self.assertEqual(asked[0], asked[1])
+        self.assertEqual((4, 4), tuple(map(len, map(set, zip(*asked, strict=True)))))
+
     def test_stop_start_delete(self):
         view = migration('preparing', kind='instance_stop')
         for word, options, sent in (('start', (), ()), ('stop', ('--grace', 5), (5,)), ('delete', (), ())):

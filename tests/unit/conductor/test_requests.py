@@ -60,6 +60,33 @@ class RepeatedTest(CloudTestCase):
         self.cloud.wait(answers[0], 'completed')
         self.cloud.assert_clean(spec['uuid'], 'alpha')
 
+    def test_a_request_id_is_good_for_one_request_only(self):
+        """Given requests that were taken, when their ids come with anything else, then that is refused with what differs; as it was
+        asked, each gives what the first asking began."""
+        self.cloud.create('web', 'alpha')
+        other = self.cloud.create('db', 'alpha')
+        spec = {'uuid': str(uuid.uuid4()), 'name': 'new', 'memory_mib': 64, 'disks': [{'target': 'vda', 'size': 1 << 20}]}
+        create, move, stop = self.api.instance_create, self.api.live_migrate, self.api.instance_stop
+        for ask, good, others in (
+                (create, {'host': 'alpha', 'spec': spec}, {
+                    'host': {'host': 'beta'}, 'work': {'start': False}, 'spec': {'spec': {**spec, 'memory_mib': 65}},
+                    'instance': {'spec': {**spec, 'uuid': str(uuid.uuid4())}}, 'the host and the spec': {
+                        'host': 'beta', 'spec': {**spec, 'disks': [{'target': 'vda', 'size': 2 << 20}]}}}),
+                (move, {'instance': 'web', 'destination_host': 'beta', 'options': {'bandwidth_mib': 100}}, {
+                    'instance': {'instance': other}, 'destination': {'destination_host': 'gamma'},
+                    'options': {'options': {'bandwidth_mib': 101}}}),
+                (stop, {'instance': 'web', 'timeout': 5}, {'timeout': {'timeout': 6}, 'instance': {'instance': 'db'}})):
+            first = ask(**good, request_id=f'req-{ask.__name__}')
+            for _ in range(2):
+                for differs, change in others.items():
+                    error = self.assertRaises(exceptions.InvalidRequest, ask, **{**good, **change}, request_id=first['request_id'])
+                    self.assertIn(first['id'], str(error))
+                    self.assertIn(differs, str(error))
+                self.assertEqual(first['id'], ask(**good, request_id=first['request_id'])['id'])
+                self.cloud.wait(first, 'completed')
+        error = self.assertRaises(exceptions.InvalidRequest, self.api.instance_start, 'web', request_id=first['request_id'])
+        self.assertIn('what differs is the work', str(error))
+
     def test_two_different_creations_of_one_uuid(self):
         spec = {'uuid': str(uuid.uuid4()), 'name': 'web', 'memory_mib': 64}
         answers = at_once(4, lambda n: self.api.instance_create('alpha' if n % 2 else 'beta', spec))
@@ -69,6 +96,52 @@ class RepeatedTest(CloudTestCase):
             self.assertIsInstance(lost, (dict, exceptions.ResourceLocked, exceptions.InstanceExists))
         self.cloud.wait(made[0], 'completed')
         self.cloud.assert_clean(spec['uuid'], made[0]['source_host'])
+
+
+class NameTest(CloudTestCase):
+    """A name is one guest's."""
+
+    def spec(self, name='web'):
+        return {'uuid': str(uuid.uuid4()), 'name': name, 'memory_mib': 64}
+
+    def test_a_second_guest_of_a_name_is_refused_on_every_host(self):
+        """Given a guest, when another one is to have its name, then that is refused with who has it, until that is gone."""
+        guest = self.cloud.create('web', 'alpha', start=False)
+        for host in ('alpha', 'beta'):
+            error = self.assertRaises(exceptions.InstanceExists, self.api.instance_create, host, self.spec())
+            self.assertIn(f'{guest} on alpha', str(error))
+        self.cloud.create('Web', 'beta')
+        self.cloud.wait(self.api.instance_delete('web'), 'completed')
+        self.assertEqual({}, self.cloud.locks())
+        self.cloud.create('web', 'beta')
+
+    def test_of_several_that_are_made_at_once_one_gets_the_name(self):
+        """Given creations of one name on two hosts at the same time, over two conductors, then one is made and the others are refused."""
+        self.cloud.add_conductor()
+        self.world.inject('*', 'create_instance', 'hang', times=-1)
+        answers = at_once(6, lambda n: self.api.instance_create(('alpha', 'beta')[n % 2], self.spec()))
+        made = [a for a in answers if isinstance(a, dict)]
+        self.assertEqual((1, {'ResourceLocked'}), (len(made), {a.kind for a in answers if not isinstance(a, dict)}), answers)
+        self.world.release()
+        self.cloud.wait(made[0], 'completed')
+        self.assertEqual([made[0]['instance_uuid']], [i['uuid'] for i in self.api.instances()])
+        self.assertRaises(exceptions.InstanceExists, self.api.instance_create, 'beta', self.spec())
+
+    def test_a_name_is_free_again_after_a_creation_that_failed(self):
+        self.world.inject('alpha', 'create_instance', 'fail')
+        self.cloud.wait(self.api.instance_create('alpha', self.spec()), 'failed')
+        self.cloud.create('web', 'beta')
+
+    def test_guests_that_were_found_with_one_name(self):
+        """Given two hosts with a guest of the same name each, then the error for the name tells both, and their uuids will do."""
+        guests = {host: self.world.add_guest(host, name='old', disks=()) for host in ('alpha', 'beta')}
+        self.wait_for(lambda: len(self.api.instances()) == 2, 'both to be found')
+        for ask in (self.api.instance_show, self.api.instance_stop, lambda name: self.api.live_migrate(name, 'beta')):
+            error = self.assertRaises(exceptions.InvalidRequest, ask, 'old')
+            self.assertIn(f'the name old; give the uuid of one: {guests["alpha"]} on alpha, {guests["beta"]} on beta', str(error))
+        self.cloud.wait(self.api.instance_stop(guests['alpha'], timeout=0), 'completed')
+        self.cloud.assert_clean(guests['alpha'], 'alpha', 'stopped')
+        self.assertEqual('running', self.api.instance_show(guests['beta'])['state'])
 
 
 class RaceTest(CloudTestCase):
