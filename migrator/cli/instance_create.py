@@ -52,6 +52,6 @@ def specification(parsed, request_id):
         raise exceptions.InvalidRequest('there is nothing to boot: give --kernel, --disk or --volume')
     spec = facts.from_wire(facts.InstanceSpec, {
         'uuid': parsed.uuid or str(uuid.uuid5(INSTANCES, request_id)), 'name': parsed.name, 'kernel': parsed.kernel,
-        'initrd': parsed.initrd, 'cmdline': parsed.cmdline, 'vcpus': parsed.vcpus, 'memory_mib': arguments.mib(parsed.memory, '--memory', 16, 2 ** 24),
-        'disks': parsed.disks + parsed.volumes}, 'instance')
+        'initrd': parsed.initrd, 'cmdline': parsed.cmdline, 'vcpus': parsed.vcpus,
+        'memory_mib': arguments.mib(parsed.memory, '--memory', 16, 2 ** 24), 'disks': parsed.disks + parsed.volumes}, 'instance')
     return facts.to_wire(spec)

@@ -18,7 +18,8 @@ LOG = log.getLogger(__name__)
 MOST_NAMED = 3
 
 #: How a host's trace is called, by kind; whatever is not here is called by its kind.
-CALLED = {'domain': 'it', 'job': 'a migration job of it', 'file': 'files of it', 'note': 'a note of it'}
+CALLED = {'domain': 'it', 'job': 'a migration job of it', 'file': 'files of it', 'note': 'a note of it',
+          'temporary': 'a temporary file of it'}
 
 
 class Forgetting:
@@ -51,7 +52,8 @@ class Forgetting:
             self.database.run(lambda tx: self._remove(tx, context, guest, sorted(asking), dead))
         except db_exception.DBDuplicateEntry as error:
             raise exceptions.ResourceLocked(f'work on instance {called(guest)} began meanwhile') from error
-        return {**views.instance_view(guest), 'asked': sorted(asking), 'attested': dead, 'not_asked': not_asked}
+        view = views.instance_view(guest, self.settings.host_down_after)
+        return {**view, 'asked': sorted(asking), 'attested': dead, 'not_asked': not_asked}
 
     def _read(self, tx, instance, dead):
         """Give the guest, and the rows of all hosts."""
@@ -80,7 +82,7 @@ class Forgetting:
         if now is None:
             raise exceptions.InstanceNotFound(f'there is no instance {guest.uuid} any more')
         refuse_busy(now)
-        if now != guest:
+        if of_itself(now) != of_itself(guest):
             raise exceptions.NotPossible(f'what is known of instance {called(guest)} changed while the hosts were asked; try again')
         for host in dead:
             self.recovery.silent(tx, host)
@@ -102,6 +104,11 @@ class Forgetting:
 def called(guest):
     """Name a guest for a person."""
     return guest.name or guest.uuid
+
+
+def of_itself(guest):
+    """Give what is known of a guest, without the time and the last heartbeat of its host that were read with it."""
+    return {name: value for name, value in guest._mapping.items() if name not in ('now', 'host_seen')}
 
 
 def refuse_busy(guest):

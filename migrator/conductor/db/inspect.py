@@ -37,7 +37,8 @@ def read(tx, since, earlier=None):
 
 def _hosts():
     """Compute agents with their counters of places and the live migrations that hold one: in one statement, and so of one moment."""
-    ends = sa.union_all(*(sa.select(end.label('host')).where(LIVE, migration.c.kind == 'live_migration', migration.c.admitted.is_(sa.true()))
+    admitted = sa.and_(LIVE, migration.c.kind == 'live_migration', migration.c.admitted.is_(sa.true()))
+    ends = sa.union_all(*(sa.select(end.label('host')).where(admitted)
                           for end in (migration.c.source_host, migration.c.destination_host))).subquery()
     held = sa.select(ends.c.host, sa.func.count().label('held')).group_by(ends.c.host).subquery()
     return sa.select(service.c.host, service.c.facts, service.c.places, sa.func.coalesce(held.c.held, 0).label('held')) \
