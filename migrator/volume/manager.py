@@ -299,7 +299,7 @@ class VolumeManager(StepEndpoint):
 
         def work(driver):
             ends = self._ends(driver, read, where)
-            return run_driver(self._copying.copy, read.migration_id, *ends, read.bandwidth, True)
+            return run_driver(self._copying.copy, read.migration_id, *ends, read.bandwidth)
         return self._at(where, 'copy_volume', envelope, {'plan': plan}, work)
 
     @server.exposed(contract.VOLUME)

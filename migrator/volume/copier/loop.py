@@ -165,6 +165,15 @@ class Loop:
             self._connections.remove(connection)    # one more than the end wants to have; the others will do
             self._poll.unregister(connection.number)
 
+    def close(self):
+        """Take leave of both ends, so that neither counts this process as connected once it has ended."""
+        for connection in self._connections:
+            if connection.is_ready:
+                try:
+                    connection.handle.shutdown()
+                except nbd.Error as error:          # everything that was asked for has been answered before
+                    print(f'{connection.link.name}: {error.string}', file=sys.stderr)
+
     def tell(self):
         """Say how far it is."""
         now = time.monotonic()

@@ -39,6 +39,7 @@ def _copy(options, commands):
     loop.total, loop.done = source.size, start
     Duplicate(source, destination, checkpoint, loop, start, zeroed, options.record).run()
     loop.tell()
+    loop.close()
     say(ended='complete', moved=loop.moved, start=start)
     held.close()
     return 0
@@ -52,6 +53,7 @@ def _verify(options, commands):
         say(ended='different', offset=error.args[0])
         return 3
     loop.tell()
+    loop.close()
     say(ended='complete', digest=digest, compared=compared)
     return 0
 

@@ -83,7 +83,7 @@ class MethodsTest(ManagerTestCase):
         self.assertEqual({'bytes': 7, 'seconds': 0.5}, self.outcome('copy_volume').result)
         self.assertEqual({'digest': 'd', 'how': 'sampled'}, self.outcome('verify_volume').result)
         ends = (End(samples.CONNECTION.uri, 'beta@old#slow/volume-1'), End(f'nbd://a:1/{self.plan.export}', f'beta@new#fast/{target.lun}'))
-        self.assertEqual([('copy', *ends, 0, True), ('verify', *ends, 'sampled', 0), ('forget', samples.MIGRATION)],
+        self.assertEqual([('copy', *ends, 0, False), ('verify', *ends, 'sampled', 0), ('forget', samples.MIGRATION)],
                          self.copying.script.calls)
         self.assertEqual(('unexport', 'fast', target.lun, self.plan.export, False), self.new.script.calls[-1])
         self.assertEqual([], self.old.script.calls, 'the copy must not touch the source but through its export')
