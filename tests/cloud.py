@@ -50,7 +50,7 @@ class Guest:
         self.uuid, self.name, self.managed = spec['uuid'], spec['name'], managed
         self.disks = [{'format': 'qcow2', 'directory': str(lab.instances), **disk} for disk in spec['disks']]
         self.console = Console(lab.console_paths(self.uuid))
-        self.known_gap = 0.0
+        self.known_pause = 0.0
 
     def image(self, disk):
         """Path of a disk's image as the hosts see it."""
@@ -293,10 +293,11 @@ class Cloud(fixtures.Fixture):
     def check_life(self, made, host, silence=SILENCE):
         """Raise AssertionError unless the guest ticks on, was never silent for long, and all that it knew to be written is on its disk."""
         made.console.wait_ticks(2, 30)
-        gap, missing = made.console.largest_gap(), made.console.missing()
-        if missing or gap > max(silence, made.known_gap):
-            raise AssertionError(f'the guest was silent for {gap:.2f} s, and its ticks {missing[:10]} are missing')
-        made.known_gap = max(gap, made.known_gap)
+        pause, missing = made.console.longest_pause(), made.console.missing()
+        if missing or pause > max(silence, made.known_pause):
+            raise AssertionError(f'the guest was silent for {pause:.2f} s ({made.console.largest_gap():.2f} s with the time in which '
+                                 f'processors were lacking), and its ticks {missing[:10]} are missing')
+        made.known_pause = max(pause, made.known_pause)
         self.check_disk(made, host)
 
     def check_disk(self, made, host):

@@ -13,29 +13,44 @@ import time
 
 from tests.lab.processes import wait_until
 
+#: Where the kernel adds up for how long some process waited for a processor.
+PRESSURE = '/proc/pressure/cpu'
 TICK = re.compile(r'tick (\d+) (\d+\.\d+)\Z')
 WROTE = re.compile(r'wrote (\d+) (\d+\.\d+)\Z')
 
 
 @dataclasses.dataclass(frozen=True)
 class Tick:
-    """One count of a guest: its number, the guest's uptime in seconds, and when it was read here (monotonic seconds; 0: unknown)."""
+    """One count of a guest: its number, the guest's uptime in seconds, and when it was read here (monotonic seconds; 0: unknown).
+
+    starved: seconds, since this machine's start, for which some process had waited for a processor when it was read.
+    """
 
     number: int
     uptime: float
     seen: float = 0.0
+    starved: float = 0.0
 
 
 def _matches(pattern, lines):
-    for seen, line in lines:
+    for seen, starved, line in lines:
         match = pattern.fullmatch(line)
         if match:
-            yield Tick(int(match[1]), float(match[2]), seen)
+            yield Tick(int(match[1]), float(match[2]), seen, starved)
+
+
+def lack_of_processors(path=PRESSURE):
+    """Seconds for which some process of this machine has waited for a processor so far; 0 where the kernel does not tell."""
+    try:
+        with open(path, encoding='ascii') as file:
+            return int(file.readline().rpartition('total=')[2]) / 1e6
+    except OSError:
+        return 0.0
 
 
 def parse_ticks(text):
     """The ticks in the text of a console file, in the order in which they stand there."""
-    return list(_matches(TICK, ((0.0, line.strip()) for line in text.splitlines())))
+    return list(_matches(TICK, ((0.0, 0.0, line.strip()) for line in text.splitlines())))
 
 
 def find_gaps(ticks, longer_than, by='uptime'):
@@ -53,7 +68,7 @@ class Console:
         self._open = {}                                              # (device, inode) -> file
         self._last = None                                            # the file that spoke last
         self._partial = ''
-        self._lines = []                                             # (monotonic, text)
+        self._lines = []                                             # (monotonic, starved, text)
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._follow, name='console', daemon=True)
@@ -97,14 +112,15 @@ class Console:
                 self._take(now, data.decode(errors='replace'))
 
     def _take(self, now, text):
+        starved = lack_of_processors()
         *whole, self._partial = (self._partial + text).replace('\r', '').split('\n')
         with self._lock:
-            self._lines += [(now, line) for line in whole]
+            self._lines += [(now, starved, line) for line in whole]
 
     def text(self):
         """Everything that was said so far, in whole lines."""
         with self._lock:
-            return '\n'.join(line for _, line in self._lines)
+            return '\n'.join(line for *_, line in self._lines)
 
     def ticks(self):
         """Every tick so far."""
@@ -137,6 +153,14 @@ class Console:
         """Longest silence in seconds between two ticks of which the first was read at or after `since` (monotonic seconds)."""
         ticks = [tick for tick in self.ticks() if tick.seen >= since]
         return max((getattr(two, by) - getattr(one, by) for one, two in itertools.pairwise(ticks)), default=0.0)
+
+    def longest_pause(self):
+        """Longest silence in seconds between two ticks that a lack of processors does not explain.
+
+        On a busy machine an emulator waits for its turn. That time, in which some process waited, is not counted.
+        """
+        pairs = itertools.pairwise(self.ticks())
+        return max((two.seen - one.seen - (two.starved - one.starved) for one, two in pairs), default=0.0)
 
     def wait_for(self, text, timeout=30):
         """Wait until a line contains `text`. LabError if none does within `timeout` seconds."""

@@ -6,6 +6,7 @@ import tempfile
 import threading
 import time
 
+import fixtures
 import testtools
 
 from tests.lab import console, disk, guest, network, record
@@ -63,6 +64,21 @@ class ConsoleTest(testtools.TestCase):
         self._say(1, 'tick 5 1.5\n')
         self.console.wait_for('tick 5')
         self.assertEqual([], self.console.missing())
+
+    def test_a_pause_is_what_a_lack_of_processors_does_not_explain(self):
+        """Given a silence of 0.3 s, it counts whole on a machine at rest, and not at all if processes waited for 0.3 s meanwhile."""
+        for waited in (0.0, 0.3):
+            lack = iter([7.0, 7.0 + waited])
+            self.useFixture(fixtures.MonkeyPatch('tests.lab.console.lack_of_processors', lambda lack=lack: next(lack)))
+            files = [self.files[0].with_name(f'waited-{waited}')]
+            with console.Console(files, interval=0.005) as followed:
+                files[0].write_text('tick 0 1.0\n')
+                followed.wait_for('tick 0')
+                threading.Event().wait(0.3)
+                with files[0].open('a') as file:
+                    file.write('tick 1 1.1\n')
+                followed.wait_for('tick 1')
+            self.assertEqual(not waited, followed.longest_pause() > 0.29)
 
     def test_silence_shows_by_our_clock_only(self):
         """Given a guest that was paused for 0.3 s, and whose own clock stood still, the gap shows by arrival."""
