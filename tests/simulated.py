@@ -29,11 +29,13 @@ from migrator.rpc.conductor import ConductorAPI
 from migrator.rpc.transport import get_transport
 from migrator.states import TERMINAL, GuestState
 from tests import memory_broker
+from tests.simulated_volumes import VolumeAgents
 
 #: Options of every daemon, as group__name.
 FAST = {
     'compute__heartbeat_interval': 0.2, 'compute__report_interval': 0.2, 'compute__driver': 'fake', 'compute__instances_path': '/instances',
-    'compute__extra_disk_paths': ['/shared'], 'conductor__sweep_interval': 0.1, 'conductor__claim_seconds': 1.0,
+    'compute__extra_disk_paths': ['/shared'], 'volume__heartbeat_interval': 0.2, 'volume__report_interval': 0.2,
+    'conductor__sweep_interval': 0.1, 'conductor__claim_seconds': 1.0,
     'conductor__retry_interval': 0.1, 'conductor__observe_interval': 0.1, 'conductor__poll_interval': 1.0,
     'conductor__host_lost_after': 3.0, 'conductor__host_down_after': 2.0, 'fake__migration_seconds': 0.1}
 
@@ -78,13 +80,15 @@ class MortalDatabase(Database):
 class Cloud:
     """See the module's description. A context manager, and a fixture for `useFixture` (setUp, cleanUp).
 
-    hosts: their names. conductors: how many. database: an SQLAlchemy URL of an empty or upgraded database; None: an SQLite file.
-    transport: a URL; None: a broker in memory of its own, `broker`. options: group__name values over FAST.
-    api: a ConductorAPI. world: the simulated World. database: to look at. agents: by host. conductors: by name. directory: of all state.
+    hosts: their names. arrays: {host: {backend: options}} of volume agents, see tests.simulated_volumes. conductors: how many. database: an
+    SQLAlchemy URL of an empty or upgraded database; None: an SQLite file. transport: a URL; None: a broker in memory of its own, `broker`.
+    options: group__name values over FAST. api: a ConductorAPI. world: the simulated World. volumes: the VolumeAgents. database: to look at.
+    agents: by host. conductors: by name. directory: of all state.
     """
 
-    def __init__(self, hosts=('alpha', 'beta'), conductors=1, database=None, transport=None, **options):
+    def __init__(self, hosts=('alpha', 'beta'), conductors=1, database=None, transport=None, arrays=None, **options):
         self.hosts = tuple(hosts)
+        self.arrays = arrays or {}
         self.options = {**FAST, **options}
         self.agents, self.conductors, self._drivers = {}, {}, {}
         self.broker = None if transport else memory_broker.Broker()
@@ -107,15 +111,20 @@ class Cloud:
             self.database = Database(self.url)
             ends.callback(self.database.dispose)
             schema.upgrade(self.database)
+            self.volumes = VolumeAgents(self.arrays, self.conf, self._connect)
+            ends.callback(self.volumes.world.forget)
             ends.callback(self._stop_all)
             for _ in range(self._number):
                 self.add_conductor()
             for host in self.hosts:
                 self.start_agent(host)
+            for host in self.arrays:
+                self.volumes.start(host)
             conf = self.conf('user')
             self.transport = self._connect('user', conf)
             self.api = ConductorAPI(conf, self.transport, user='tester')
             self.wait_up(*self.hosts)
+            self.wait_arrays(*self.arrays)
             self._ends = ends.pop_all()
 
     def cleanUp(self):
@@ -135,6 +144,7 @@ class Cloud:
 
     def _stop_all(self):
         self.world.release()
+        self.volumes.end()
         for host in list(self.agents):
             self.kill_agent(host)
         for name in list(self.conductors):
@@ -209,6 +219,12 @@ class Cloud:
     def wait_down(self, host):
         """Wait until the conductors know a host as down."""
         wait_for(lambda: self.api.host_show(host)['state'] == 'down', f'{host} down')
+
+    def wait_arrays(self, *hosts):
+        """Wait until the conductors know all backends of these hosts' volume agents as up."""
+        expected = {f'{host}@{backend}' for host in hosts for backend in self.arrays[host]}
+        if expected:
+            wait_for(lambda: expected <= {b['name'] for b in self.api.backends() if b['state'] == 'up'}, f'{expected} up')
 
     # --- conductors ---
 
