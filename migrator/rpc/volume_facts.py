@@ -196,8 +196,13 @@ class VolumePlan:
 
     @property
     def export(self):
-        """Name of the source's export for this migration, and of the target's while it is copied to."""
+        """Name of the source's export for this migration."""
         return f'migration-{self.migration_id}'
+
+    @property
+    def copy_export(self):
+        """Name of the target's export while it is copied to: another one, for both pools may be of one array."""
+        return f'copy-{self.migration_id}'
 
     def verify(self):
         """What no single field can tell; raises InvalidRequest."""

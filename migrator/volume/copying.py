@@ -14,6 +14,7 @@ import os
 import re
 import signal
 import time
+import urllib.parse
 
 from oslo_log import log
 
@@ -37,10 +38,17 @@ _FULL = (28, 122)
 
 @dataclasses.dataclass(frozen=True)
 class End:
-    """One end of a copy. uri: its export; name: what it is, whatever its address (host@backend#pool/lun)."""
+    """One end of a copy. uri: its export; name: what it is, whatever its address (host@backend#pool/lun); credentials: directory of the
+    x509 files for it, '' without TLS."""
 
     uri: str
     name: str
+    credentials: str = ''
+
+    @property
+    def address(self):
+        """What the copier connects to."""
+        return f'{self.uri}?tls-certificates={urllib.parse.quote(self.credentials)}' if self.credentials else self.uri
 
 
 class _Job:
@@ -73,7 +81,8 @@ class Copying:
         at once when it is repeated. Raises NoSpace, DriverError in words, MigrationAborted after `cancel`, AgentDraining after
         `stop`, AgentBusy while one runs; all but the first repetition go on behind what was flushed.
         """
-        words = ['copy', source.uri, destination.uri, self._checkpoint(migration_id), '--identity', f'{source.name} {destination.name}']
+        identity = f'{source.name} {destination.name}'
+        words = ['copy', *_addresses(source, destination), self._checkpoint(migration_id), '--identity', identity]
         began = self._clock()
         last = self._run(migration_id, words + (['--zeroed'] if zeroed else []), rate)
         return {'bytes': last['moved'], 'seconds': round(self._clock() - began, 3)}
@@ -87,7 +96,7 @@ class Copying:
         if how not in ('sampled', 'full'):
             raise exceptions.InvalidRequest(f'a verification is sampled or full, not {how!r:.40}')
         sampled = ['--samples', str(SAMPLES), '--seed', migration_id] if how == 'sampled' else []
-        last = self._run(migration_id, ['verify', source.uri, destination.uri, *sampled], rate)
+        last = self._run(migration_id, ['verify', *_addresses(source, destination), *sampled], rate)
         if last['ended'] == 'different':
             raise exceptions.DriverError(f'{destination.name} differs from {source.name} at byte {last["offset"]}: the copy cannot be used')
         return {'digest': last['digest'], 'how': how}
@@ -208,6 +217,12 @@ class Copying:
         finally:
             code, said = child.end()
         return code, said, last
+
+
+def _addresses(source, destination):
+    if source.uri == destination.uri or source.name == destination.name:
+        raise exceptions.InvalidRequest(f'{source.name} cannot be copied to itself')
+    return source.address, destination.address
 
 
 def _rate(rate):

@@ -33,6 +33,11 @@ class VolumeDriver(abc.ABC):
         self.host = host
         self.backend = backend
 
+    @property
+    def credentials(self):
+        """Directory of x509 files with which exports are reached that want TLS; '' is none."""
+        return getattr(self.conf, 'tls_credentials', '')
+
     @abc.abstractmethod
     def start(self):
         """Connect; bring back what the array forgot in a restart of its own (exports, mirrors). Raises DriverError in words when the

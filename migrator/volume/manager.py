@@ -310,7 +310,7 @@ class VolumeManager(StepEndpoint):
         def work(driver):
             ends = self._ends(driver, read, where)
             result = run_driver(self._copying.verify, read.migration_id, *ends, read.verification, read.bandwidth)
-            run_driver(driver.unexport, where.pool, where.lun, read.export)
+            run_driver(driver.unexport, where.pool, where.lun, read.copy_export, True)
             run_driver(self._copying.forget, read.migration_id)
             return result
         return self._at(where, 'verify_volume', envelope, {'plan': plan}, work)
@@ -322,8 +322,9 @@ class VolumeManager(StepEndpoint):
         there = run_driver(driver.show, where.pool, where.lun)
         if there.state is not LunState.READY or there.owner != plan.migration_id:
             raise exceptions.PreconditionFailed(f'{where.place} has no LUN {where.lun} that this migration made: it is {there.state.value}')
-        to = run_driver(driver.export, where.pool, where.lun, plan.export, True)
-        return End(plan.connection.uri, f'{plan.source.place}/{plan.source.lun}'), End(to.uri, f'{where.place}/{where.lun}')
+        to = run_driver(driver.export, where.pool, where.lun, plan.copy_export, True)
+        ends = (plan.connection, f'{plan.source.place}/{plan.source.lun}'), (to, f'{where.place}/{where.lun}')
+        return [End(there.uri, name, driver.credentials if there.tls else '') for there, name in ends]
 
     @server.exposed(contract.VOLUME)
     def delete_target_volume(self, context, envelope, plan):
@@ -333,7 +334,8 @@ class VolumeManager(StepEndpoint):
         def work(driver):
             run_driver(self._copying.forget, read.migration_id)
             if run_driver(driver.show, where.pool, where.lun).owner == read.migration_id:
-                run_driver(driver.unexport, where.pool, where.lun, read.export)
+                # By force: it is this copy's own, and an array may still count the copier that has just been ended.
+                run_driver(driver.unexport, where.pool, where.lun, read.copy_export, True)
             return run_driver(driver.delete, where.pool, where.lun, read.migration_id)
         return self._at(where, 'delete_target_volume', envelope, {'plan': plan}, work,
                         first=lambda: self._cancel(read.migration_id))

@@ -76,6 +76,19 @@ class RawTest(volume_driver.VolumeDriverContract, base.TestCase):
     def make_harness(self):
         return QsdHarness(self.useFixture, 'raw')
 
+    def test_the_name_of_an_export_is_of_one_lun(self):
+        """Given an export, when another LUN is to be exported under its name, then that is refused, also after a restart of the array,
+        and the export serves what it served."""
+        connection = self.lun()
+        self.harness.write(connection, 0, MIB, 0x5a)
+        self.a.create('fast', 'other', MIB, self.owner)
+        for _ in range(2):
+            with self.assertRaises(exceptions.PreconditionFailed):
+                self.a.export('fast', 'other', 'vol-export', True)
+            self.assertEqual((), self.a.show('fast', 'other').exports)
+            self.assertEqual(b'\x5a' * MIB, self.harness.read(connection)[:MIB])
+            self.harness.restart_array(self.a)
+
 
 class Qcow2Test(volume_driver.VolumeDriverContract, base.TestCase):
     """LUNs as qcow2 files."""

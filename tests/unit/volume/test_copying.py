@@ -180,6 +180,14 @@ class CopyingTest(base.TestCase):
         self.copying.forget(MIGRATION)
         self.assertFalse(path.exists())
 
+    def test_nothing_is_copied_to_itself(self):
+        for end in (copying.End(SOURCE.uri, 'another'), copying.End('nbd://127.0.0.1:2/b', SOURCE.name)):
+            for method in (self.copying.copy, self.copying.verify):
+                self.assertRaises(exceptions.InvalidRequest, method, MIGRATION, SOURCE, end)
+
+    def test_an_end_with_tls_has_its_credentials(self):
+        self.assertEqual('nbds://a:1/x?tls-certificates=/etc/our%20keys', copying.End('nbds://a:1/x', 'x', '/etc/our keys').address)
+
     def test_only_ids_become_names_of_files(self):
         self.assertRaises(exceptions.InvalidRequest, self.copying.copy, '../../etc/passwd', SOURCE, DESTINATION)
         self.assertRaises(exceptions.InvalidRequest, self.copying.forget, 'x/y')

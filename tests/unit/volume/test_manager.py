@@ -82,10 +82,11 @@ class MethodsTest(ManagerTestCase):
         self.assertEqual(('create', 'fast', target.lun, 32 * MIB, samples.MIGRATION), self.new.script.calls[-1])
         self.assertEqual({'bytes': 7, 'seconds': 0.5}, self.outcome('copy_volume').result)
         self.assertEqual({'digest': 'd', 'how': 'sampled'}, self.outcome('verify_volume').result)
-        ends = (End(samples.CONNECTION.uri, 'beta@old#slow/volume-1'), End(f'nbd://a:1/{self.plan.export}', f'beta@new#fast/{target.lun}'))
+        ends = (End(samples.CONNECTION.uri, 'beta@old#slow/volume-1'),
+                End(f'nbd://a:1/{self.plan.copy_export}', f'beta@new#fast/{target.lun}'))
         self.assertEqual([('copy', *ends, 0, False), ('verify', *ends, 'sampled', 0), ('forget', samples.MIGRATION)],
                          self.copying.script.calls)
-        self.assertEqual(('unexport', 'fast', target.lun, self.plan.export, False), self.new.script.calls[-1])
+        self.assertEqual(('unexport', 'fast', target.lun, self.plan.copy_export, True), self.new.script.calls[-1])
         self.assertEqual([], self.old.script.calls, 'the copy must not touch the source but through its export')
 
     def test_nothing_is_copied_into_what_another_made(self):
@@ -102,7 +103,7 @@ class MethodsTest(ManagerTestCase):
     def test_removing_the_copy_forgets_its_checkpoint_first(self):
         self.outcome('delete_target_volume')
         self.assertEqual(['forget'], self.copying.script.did())
-        self.assertEqual([('unexport', 'fast', self.plan.target.lun, self.plan.export, False),
+        self.assertEqual([('unexport', 'fast', self.plan.target.lun, self.plan.copy_export, True),
                           ('delete', 'fast', self.plan.target.lun, samples.MIGRATION)], self.new.script.calls[-2:])
 
     def test_removing_what_another_made_is_left_to_the_driver_to_refuse(self):

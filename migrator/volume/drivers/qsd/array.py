@@ -92,9 +92,15 @@ class Array:
     # --- exports ---
 
     def export(self, record, export, writable):
-        """Serve the LUN: its remote while it is taken over, else its own file. An export that is there stays as it is."""
+        """Serve the LUN: its remote while it is taken over, else its own file. An export that is there stays as it is.
+
+        PreconditionFailed if it is there and of another LUN: taken for this one's, it would have data written to, or read from, that one.
+        """
         number = short('x', export)
-        if number not in self.exports:
+        if number in self.exports:
+            if self.exports[number]['node-name'] not in {short(kind, record.pool, record.name) for kind in 'lrt'}:
+                raise exceptions.PreconditionFailed(f'export {export} is there already and serves another LUN')
+        else:
             node = self.served(record)
             self.session('block-export-add', type='nbd', id=number, node_name=node, name=export, writable=writable)
             self.exports[number] = {'id': number, 'node-name': node}

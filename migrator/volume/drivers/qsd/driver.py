@@ -171,7 +171,7 @@ class QsdDriver(driver.VolumeDriver):
             before, record = record, self._records.put(replace(record, exports={**record.exports, export: writable}))
             try:
                 array.export(record, export, writable)
-            except exceptions.DriverError:
+            except exceptions.AgentError:
                 self._records.put(before)
                 raise
             return self.connection(record, export)
@@ -273,7 +273,7 @@ class QsdDriver(driver.VolumeDriver):
             if record.state is LunState.READY:
                 try:
                     array.bring_back(record)
-                except exceptions.DriverError as error:
+                except exceptions.AgentError as error:
                     failed[record.pool, record.name] = str(error)
         for (pool, lun), why in failed.items():
             if self._unserved.get((pool, lun)) != why:
