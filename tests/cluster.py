@@ -20,20 +20,25 @@ from migrator.conductor.db.database import Database
 from migrator.rpc import transport
 from migrator.rpc.conductor import ConductorAPI
 from migrator.states import TERMINAL, GuestState
+from migrator.volume.drivers.fake.world import Arrays
 from tests.lab.processes import Daemon, wait_until
 
 #: Short times, so that recovery is seen in seconds. What they are in a real cloud is in migrator/config.py.
 CONDUCTOR = {'claim_seconds': 1.0, 'sweep_interval': 0.2, 'retry_interval': 0.2, 'observe_interval': 0.2, 'poll_interval': 1.5,
              'host_down_after': 6.0, 'host_lost_after': 20.0}
 COMPUTE = {'heartbeat_interval': 0.3, 'report_interval': 0.3, 'driver': 'fake'}
+VOLUME = {'heartbeat_interval': 0.3, 'report_interval': 0.3}
+ARRAY = {'migration_seconds': 0.4, 'capacity_mib': 1024}
 
 
 class Cluster(fixtures.Fixture):
     """Daemons on one broker and one database. `arm` runs them so that they can be told where to die (tests/faults/points.py)."""
 
-    def __init__(self, transport_url, database_url, hosts=('one', 'two'), conductors=1, arm=False, options=None):
-        """options: {section: {option: value}} for all daemons, over the short times."""
+    def __init__(self, transport_url, database_url, hosts=('one', 'two'), conductors=1, arm=False, options=None, arrays=None):
+        """options: {section: {option: value}} for all daemons, over the short times. arrays: {host: {backend: options}} of volume agents
+        with simulated arrays, whose hosts have other names than the hypervisors'."""
         super().__init__()
+        self.volume_hosts = arrays or {}
         self.transport_url, self.database_url = transport_url, database_url
         self.hosts, self.conductors, self.arm, self.options = hosts, conductors, arm, options or {}
         self.daemons = {}
@@ -42,12 +47,15 @@ class Cluster(fixtures.Fixture):
         self.folder = pathlib.Path(self.useFixture(fixtures.TempDir()).path)
         self.kill_file = self.folder / 'kill'
         self.world = World(str(self.folder / 'world.db'))
+        self.arrays = Arrays(str(self.folder / 'arrays.db'))
         self.database = Database(self.database_url)
         self.addCleanup(self.database.dispose)
         schema.upgrade(self.database)
         self.addCleanup(self._end)
         for host in self.hosts:
             self.add('compute', host)
+        for host in self.volume_hosts:
+            self.add('volume', host)
         for number in range(self.conductors):
             self.add('conductor', f'conductor-{number}')
         for daemon in self.daemons.values():
@@ -59,6 +67,9 @@ class Cluster(fixtures.Fixture):
         self.api = ConductorAPI(conf, transport.get_transport(conf, self.transport_url), 'tester')
         self.addCleanup(self.api.close)
         self.wait_for(lambda: len([h for h in self.api.hosts() if h['state'] == 'up']) == len(self.hosts), 'all hosts up')
+        wanted = {f'{host}@{backend}' for host, backends in self.volume_hosts.items() for backend in backends}
+        if wanted:
+            self.wait_for(lambda: wanted <= {b['name'] for b in self.api.backends() if b['state'] == 'up'}, 'all arrays up')
 
     def _end(self):
         for daemon in self.daemons.values():
@@ -81,6 +92,11 @@ class Cluster(fixtures.Fixture):
             'compute': dict(COMPUTE, instances_path=self.folder / 'instances'),
             'fake': {'world': self.folder / 'world.db', 'migration_seconds': 0.4},
             'oslo_concurrency': {'lock_path': self.folder / 'locks'}}
+        backends = self.volume_hosts.get(name, {}) if kind == 'volume' else {}
+        if backends:
+            sections['volume'] = dict(VOLUME, enabled_backends=','.join(backends))
+        for backend, values in backends.items():
+            sections[backend] = {'driver': 'fake', 'pools': 'fast:-,slow:-', 'world': self.folder / 'arrays.db', **ARRAY, **values}
         for section, values in self.options.items():
             sections.setdefault(section, {}).update(values)
         lines = []

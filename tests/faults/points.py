@@ -1,6 +1,6 @@
 """Runs a real daemon that kills itself with SIGKILL at one named line of its work, once.
 
-    python -m tests.faults.points conductor --config-file …        (or compute)
+    python -m tests.faults.points conductor --config-file …        (or compute, or volume)
 
 The environment variable MIGRATOR_KILL_FILE names a file. While it holds a line `POINT KEY NAME`, the daemon of that name (in
 MIGRATOR_NAME) that comes to that point with that key removes the file and dies there; with `POINT KEY NAME SIGNAL` it
@@ -73,8 +73,7 @@ def arm_conductor():
 
 
 def arm_agent():
-    """Put the points into the agent's half of call-then-spawn."""
-    from migrator.compute.manager import ComputeManager
+    """Put the points into the agents' half of call-then-spawn."""
     from migrator.rpc.agent import OperationServer
     from migrator.rpc.conductor import AgentToConductorAPI
     from migrator.rpc.journal import Journal
@@ -85,9 +84,23 @@ def arm_agent():
          after=lambda args, _result: reach('done', args[1].method))
     wrap(AgentToConductorAPI, 'operation_finished', before=lambda args: reach('recorded', args[2].op_id.split('/')[1]),
          after=lambda args, _result: reach('reported', args[2].op_id.split('/')[1]))
+
+
+def arm_compute():
+    """Put the points into the compute agent's answers."""
+    from migrator.compute.manager import ComputeManager
+
     wrap(ComputeManager, 'locate_instance', before=lambda _args: reach('called', 'locate_instance'))
     for check in ('check_can_live_migrate_destination', 'check_can_live_migrate_source'):
         arm_check(check)
+
+
+def arm_volume():
+    """Put the points into the volume agent's answers."""
+    from migrator.volume.manager import VolumeManager
+
+    for name in ('locate_volume', 'check_can_migrate_volume_target', 'check_can_migrate_volume_source'):
+        wrap(VolumeManager, name, before=lambda _args, name=name: reach('called', name))
 
 
 def arm_check(name):
@@ -130,8 +143,13 @@ def main():
     if kind == 'conductor':
         arm_conductor()
         from migrator.cmd import conductor as program
+    elif kind == 'volume':
+        arm_agent()
+        arm_volume()
+        from migrator.cmd import volume as program
     else:
         arm_agent()
+        arm_compute()
         from migrator.cmd import compute as program
     program.main(arguments)
 
