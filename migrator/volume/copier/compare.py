@@ -20,7 +20,8 @@ class Comparison:
     def __init__(self, source, destination, loop):
         self._links, self._loop = (source, destination), loop
         self._size = source.size
-        self._digests, self._next, self._sum = {}, 0, hashlib.sha256()
+        self._digests, self._next, self._sum = {}, 0, hashlib.sha256()     # a chunk's digest waits for those before it
+        self._sampled = False
         self._different = []
 
     def run(self, samples=0, seed=''):
@@ -28,11 +29,9 @@ class Comparison:
 
         The digest is SHA-256 over the offset and SHA-256 of each chunk that was compared, in order. Raises Differs.
         """
-        places = list(self._places())
-        if samples and samples < len(places):
-            ends = {places[0], places[-1]}
-            places = sorted(ends | set(random.Random(seed).sample(places, max(0, samples - len(ends)))))
-        self._loop.total, self._loop.done = sum(self._length(place) for place in places), 0
+        self._sampled = bool(samples)
+        places = self._sample(samples, random.Random(seed)) if samples else self._places()
+        self._loop.total = sum(map(self._length, places)) if samples else self._size
         waiting = iter(enumerate(places))
         upcoming = next(waiting, None)
         while (upcoming is not None or self._loop.in_flight) and not self._different:
@@ -46,10 +45,23 @@ class Comparison:
             self._loop.turn(pause or 1.0)
         if self._different:
             raise Differs(min(self._different))
-        return self._sum.hexdigest(), self._loop.total
+        self._loop.done = self._loop.total
+        return self._sum.hexdigest(), self._loop.moved
 
     def _length(self, place):
         return min(CHUNK, self._size - place)
+
+    def _sample(self, count, chance):
+        """List so many of the places, the first and the last among them; never has all of them in memory."""
+        kept, first, last = [], None, None
+        for number, place in enumerate(self._places()):
+            first, last = place if first is None else first, place
+            if number < count:
+                kept.append(place)
+            elif (instead := chance.randrange(number + 1)) < count:
+                kept[instead] = place
+        ends = {first, last} - {None}
+        return sorted(ends | set(sorted(set(kept) - ends)[:max(0, count - len(ends))]))
 
     def _places(self):
         """Yield the chunks that do not read as zeros at both ends."""
@@ -89,9 +101,11 @@ class Comparison:
         ours, theirs = (buffer.to_bytearray() for buffer in pair)
         if ours != theirs:
             self._different.append(offset)
-        self._digests[number] = offset.to_bytes(8, 'big') + hashlib.sha256(ours).digest()
-        while self._next in self._digests:
-            self._sum.update(self._digests.pop(self._next))
-            self._next += 1
-        self._loop.done += len(ours)
         self._loop.moved += len(ours)
+        self._digests[number] = offset, hashlib.sha256(ours).digest()
+        while self._next in self._digests:
+            place, digest = self._digests.pop(self._next)
+            self._sum.update(place.to_bytes(8, 'big') + digest)
+            self._next += 1
+            # Of a sample it counts how much of it is done, else up to where: what reads as zeros is done, too.
+            self._loop.done = self._loop.moved if self._sampled else place + self._length(place)
