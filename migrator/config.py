@@ -74,6 +74,9 @@ COMPUTE_OPTS = [
                  help='Least seconds between two questions for the progress of one migration: each may hold up the hypervisor. The answers '
                       'travel with heartbeats.'),
     cfg.IntOpt('max_operations', default=32, min=1, help='How many operations the agent runs at once; more are refused with AgentBusy.'),
+    cfg.FloatOpt('stall_interval', default=2.0, min=0.1,
+                 help='Seconds between two looks for guests that a volume\'s I/O error has paused, and between two tries to let one go on. '
+                      'One that stalls again soon is tried less often.'),
     cfg.FloatOpt('detach_timeout', default=30.0, min=1.0,
                  help='Seconds that a guest has to let go of a volume that is detached; if it does not, it keeps the volume.'),
     cfg.FloatOpt('report_interval', default=2.0, min=0.05, help='Seconds before an unacknowledged report is repeated.'),

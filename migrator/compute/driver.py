@@ -168,3 +168,19 @@ class ComputeDriver(abc.ABC):
         does not let go within the time that is configured: it then keeps the disk, now and in its definition; nothing is forced. Should
         it let go later by itself, the next call finds that and finishes.
         """
+
+    @abc.abstractmethod
+    def stalled(self) -> tuple[str, ...]:
+        """Name, by uuid, the guests that an I/O error of a volume has paused and that no migration has in its hands.
+
+        A guest that stands still because of a file disk (that is full) is none of them. Called every few seconds, so cheap. No side
+        effects.
+        """
+
+    @abc.abstractmethod
+    def resume_stalled(self, instance_uuid: str) -> str:
+        """Let a guest of `stalled` go on if the exports of its volumes answer again; what it was writing is written then.
+
+        Returns '' if it goes on, or does not stand still for that any more; else in words what it waits for. InstanceNotFound if it is not
+        here. Repeatable at any time: a guest that was paused for any other reason is left alone.
+        """

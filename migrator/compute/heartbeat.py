@@ -4,6 +4,7 @@ The first heartbeat of a process, every twentieth, each after one that may have 
 every guest; the others only what changed. A hypervisor that cannot be asked changes nothing: silence about guests is never sent as
 their absence. A list that is too large for one message goes in several (compute.parts).
 """
+import dataclasses
 import time
 
 from oslo_log import log
@@ -29,11 +30,11 @@ class HeartbeatLoop(Beating):
     driver: compute.driver.ComputeDriver. manager: ComputeManager (its jobs). operations: OperationServer (whether it drains).
     conductor: AgentToConductorAPI. host, process_id, host_boot_id: who we are. interval: seconds between two heartbeats.
     progress_interval: least seconds between two questions for the progress of one job. clock: monotonic; the conductor computes each
-    request's `not_after` from it.
+    request's `not_after` from it. notes: gives {uuid: words} of what is to be said about guests.
     """
 
     def __init__(self, driver, manager, operations, conductor, host, process_id, host_boot_id, interval,
-                 progress_interval=PROGRESS_INTERVAL, clock=time.monotonic):
+                 progress_interval=PROGRESS_INTERVAL, clock=time.monotonic, notes=dict):
         super().__init__(interval, clock)
         self._driver = driver
         self._manager = manager
@@ -41,6 +42,7 @@ class HeartbeatLoop(Beating):
         self._conductor = conductor
         self._who = {'host': host, 'process_id': process_id, 'host_boot_id': host_boot_id, 'rpc_version': contract.COMPUTE_VERSION}
         self._progress_interval = progress_interval
+        self._notes = notes
         self._sequence = 0
         self._beats = 0
         self._odd = set()                # uuids that are none, remarked on already
@@ -104,7 +106,10 @@ class HeartbeatLoop(Beating):
         return {guest.uuid: guest for guest in guests if guest.uuid not in odd}
 
     def _look(self):
-        return run_driver(self._driver.host_facts), run_driver(self._driver.inventory), self._jobs()
+        notes = self._notes()
+        guests = [dataclasses.replace(guest, note=notes[guest.uuid]) if guest.uuid in notes else guest
+                  for guest in run_driver(self._driver.inventory)]
+        return run_driver(self._driver.host_facts), guests, self._jobs()
 
     def _changes(self, found):
         """Give the one message that tells what has changed, in a list; None if it would be too large: then everything is told in parts."""

@@ -8,6 +8,7 @@ from stevedore import exception as stevedore_exception
 from migrator import agent, exceptions
 from migrator.compute.heartbeat import HeartbeatLoop
 from migrator.compute.manager import ComputeManager
+from migrator.compute.stalls import StallWatch
 from migrator.rpc import contract
 from migrator.rpc.steps import run_driver
 
@@ -41,6 +42,7 @@ class ComputeService(agent.AgentService):
     def __init__(self, conf, transport, driver=None):
         super().__init__('compute', conf, transport)
         self._driver = driver or load_driver(conf, conf.host)
+        self._stalls = None
 
     @staticmethod
     def lock_path(conf):
@@ -70,8 +72,21 @@ class ComputeService(agent.AgentService):
 
     def make_heartbeat(self, up):
         """Make the heartbeat."""
+        self._stalls = StallWatch(self._driver, self.manager.turns, self._settings.stall_interval)
         return HeartbeatLoop(self._driver, self.manager, self.operations, up, self.host, self.process_id, self.host_boot_id,
-                             self._settings.heartbeat_interval, self._settings.progress_interval)
+                             self._settings.heartbeat_interval, self._settings.progress_interval, notes=self._stalls.notes)
+
+    def start(self):
+        """See AgentService.start; then look after guests that wait for volumes."""
+        super().start()
+        if self._stalls is not None:
+            self._stalls.start()
+
+    def drain(self):
+        """See AgentService.drain; guests that wait for volumes are our successor's."""
+        if self._stalls is not None:
+            self._stalls.stop()
+        super().drain()
 
     def stop_driver(self):
         """Let go of the hypervisor."""

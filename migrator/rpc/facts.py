@@ -72,6 +72,7 @@ class Guest:
     disks: tuple[Disk, ...] = ()
     managed: bool = False                             # made by `instance create`, not found
     boot_files: tuple[str, ...] = ()                  # kernel and initrd on the host; a destination must have them at the same path
+    note: str = ''                                    # what its host has to say of it, in words: what it waits for, or waited for last
 
 
 @dataclasses.dataclass(frozen=True)

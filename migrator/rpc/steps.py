@@ -36,6 +36,24 @@ class Turns:
                 if not turn[1]:
                     del self._turns[name]
 
+    @contextlib.contextmanager
+    def if_free(self, name):
+        """Hold the lock of `name` for the length of a with block, if nobody else does or wants to; gives whether it is held."""
+        with self._lock:
+            free = name not in self._turns
+            if free:
+                turn = self._turns[name] = [threading.Lock(), 1]
+                turn[0].acquire()
+        try:
+            yield free
+        finally:
+            if free:
+                turn[0].release()
+                with self._lock:
+                    turn[1] -= 1
+                    if not turn[1]:
+                        del self._turns[name]
+
 
 def run_driver(fn, *args):
     """Run a method of the driver in a native thread, its log lines under the present context."""
@@ -53,7 +71,7 @@ class StepEndpoint:
         self._operations = operations
         self._journal = journal
         self._process_id = process_id
-        self._turns = Turns()
+        self.turns = Turns()
 
     def _start(self, name, envelope, arguments, resource, work, first=None):
         """Hand `work` to the operations, to be run when it is the turn of `resource`. Returns the acknowledgement for the wire.
@@ -66,7 +84,7 @@ class StepEndpoint:
         def in_turn():
             if first is not None:
                 first()
-            with self._turns.of(resource):
+            with self.turns.of(resource):
                 self._operations.check_epoch(read.migration_id, read.epoch)  # a newer request came while this one waited
                 return work()
         return facts.to_wire(self._operations.accept(read, name, arguments, in_turn))

@@ -10,5 +10,5 @@ from tests.contract import compute_facts, compute_instances, compute_migration, 
 
 
 class ComputeDriverContract(compute_facts.Scenarios, compute_instances.Scenarios, compute_migration.Steps, compute_migration.Moves,
-                            compute_volumes.Scenarios):
+                            compute_volumes.Scenarios, compute_volumes.Stalls):
     """Every scenario that a compute driver must pass."""

@@ -4,15 +4,15 @@ import uuid
 
 from migrator import exceptions
 from migrator.rpc import volume_facts
-from migrator.states import GuestState
+from migrator.states import GuestState, PauseReason
 from tests.contract import harness as hands
 from tests.contract.compute_base import ComputeScenarios
 
 NOBODY = '00000000-0000-4000-8000-000000000000'
 
 
-class Scenarios(ComputeScenarios):
-    """attach_volume and detach_volume."""
+class Words(ComputeScenarios):
+    """What the scenarios are written in."""
 
     def attachment(self, instance_uuid, connection=None, **values):
         """Describe a new volume as a disk of a guest; by a new export if none is given."""
@@ -38,6 +38,10 @@ class Scenarios(ComputeScenarios):
         before = self.disks(instance_uuid), self.a.locate(instance_uuid)
         self.assertRaises(errors, act)
         self.assertEqual(before, (self.disks(instance_uuid), self.a.locate(instance_uuid)))
+
+
+class Scenarios(Words):
+    """attach_volume and detach_volume."""
 
     def test_a_running_guest_gets_a_volume_and_keeps_it_over_a_restart(self):
         uuid_, attachment, target = self.given_attached()
@@ -164,3 +168,42 @@ class Scenarios(ComputeScenarios):
         self.assertEqual(target, self.b.attach_volume(attachment)['target'])
         self.b.detach_volume(attachment)
         self.assertEqual({}, self.volumes(uuid_, self.b))
+
+
+class Stalls(Words):
+    """Guests that stand still because a volume does not answer."""
+
+    def given_stalled(self):
+        """Run a guest at a that writes to a volume, whose array then loses its power; returns uuid and attachment."""
+        uuid_, attachment, _ = self.given_attached(busy=True)
+        self.harness.set_export(attachment.connection, answers=False)
+        hands.wait_for(lambda: self.a.locate(uuid_).reason is PauseReason.IO_ERROR, 'a guest that stands still', self.harness.patience)
+        self.assertEqual(GuestState.PAUSED, self.a.locate(uuid_).state)
+        return uuid_, attachment
+
+    def test_a_guest_goes_on_once_its_volume_answers(self):
+        uuid_, attachment = self.given_stalled()
+        self.assertEqual((uuid_,), self.a.stalled())
+        self.assertIn(attachment.connection.uri, self.a.resume_stalled(uuid_))
+        self.assertEqual((uuid_,), self.a.stalled())
+        self.harness.set_export(attachment.connection, answers=True)
+        self.assertEqual('', self.a.resume_stalled(uuid_))
+        self.assertEqual(((), GuestState.RUNNING), (self.a.stalled(), self.a.locate(uuid_).state))
+        self.assertEqual('', self.a.resume_stalled(uuid_))
+
+    def test_a_guest_that_was_paused_by_a_user_stays_paused(self):
+        uuid_, _, _ = self.given_attached()
+        self.harness.pause(self.a, uuid_)
+        self.assertEqual(((), ''), (self.a.stalled(), self.a.resume_stalled(uuid_)))
+        self.assertEqual((GuestState.PAUSED, PauseReason.USER), (self.a.locate(uuid_).state, self.a.locate(uuid_).reason))
+
+    def test_a_guest_that_stands_still_can_be_turned_off_and_relieved_of_the_volume(self):
+        uuid_, attachment = self.given_stalled()
+        self.a.stop_instance(uuid_, 0)
+        self.assertEqual((), self.a.stalled())
+        self.a.detach_volume(attachment)
+        self.a.start_instance(uuid_)
+        self.assertEqual({}, self.volumes(uuid_))
+
+    def test_a_guest_that_is_not_there_does_not_go_on(self):
+        self.assertRaises(exceptions.InstanceNotFound, self.a.resume_stalled, NOBODY)

@@ -42,7 +42,7 @@ class FakeHarness(harness.ComputeHarness):
         self.a.start()
         self.b.start()
 
-    def spec(self, shared=False, restless=False, disks=1):
+    def spec(self, shared=False, restless=False, disks=1, busy=False):
         uuid_ = str(uuid.uuid4())
         directory = SHARED if shared else PRIVATE
         return facts.InstanceSpec(

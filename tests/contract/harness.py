@@ -29,11 +29,11 @@ class ComputeHarness(abc.ABC):
     kernel = ''
 
     @abc.abstractmethod
-    def spec(self, shared=False, restless=False, disks=1) -> facts.InstanceSpec:
+    def spec(self, shared=False, restless=False, disks=1, busy=False) -> facts.InstanceSpec:
         """Describe a new guest with its own uuid and name, and `disks` small disks, vda, vdb …
 
         shared: the disks lie in a directory that both hosts share, else in each host's own. restless: the guest rewrites its memory
-        faster than `restless_mib`.
+        faster than `restless_mib`. busy: it writes all the time to the first volume that is attached to it.
         """
 
     @abc.abstractmethod

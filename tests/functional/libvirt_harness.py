@@ -21,6 +21,8 @@ from tests.lab.console import Console
 
 STAMP_AT = 1 << 20
 DISK_SIZE = VOLUME_SIZE = 48 << 20
+#: What a guest does that writes to the first volume that it gets.
+BUSY = {'write': 0.05, 'device': 'vdb'}
 #: For a guest to let go of a volume: what one without KVM on a busy machine needs, several times over.
 DETACH_SECONDS = 12
 
@@ -44,11 +46,11 @@ class LibvirtHarness(harness.ComputeHarness):
         configuration.transport_url = 'fake:'
         return configuration.agent(name, compute={'detach_timeout': DETACH_SECONDS})
 
-    def spec(self, shared=False, restless=False, disks=1, **options):
+    def spec(self, shared=False, restless=False, disks=1, busy=False, **options):
         """See ComputeHarness.spec; options as for tests.lab.guest.command_line."""
         identity = str(uuid.uuid4())
         directory = str(self.lab.shared if shared else self.lab.instances)
-        command = guest.command_line(**{'dirty': 64 if restless else None, **options})
+        command = guest.command_line(**{'dirty': 64 if restless else None, **(BUSY if busy else {}), **options})
         return facts.InstanceSpec(
             uuid=identity, name=f'guest-{identity[:8]}', memory_mib=guest.MEMORY_MIB + (80 if restless else 0), kernel=str(guest.kernel()),
             initrd=str(self.lab.initrd), cmdline=command,
@@ -153,6 +155,15 @@ class LibvirtHarness(harness.ComputeHarness):
         if answers:
             self._array.start()
             self._storage.pools()       # the driver brings back what the array forgot
+
+    def start_array_empty(self):
+        """Start the array, which knows of no volume until its driver comes."""
+        self._array.start()
+
+    def clients(self):
+        """Count the connections to the array, as it has them."""
+        lines = self.lab.svc.run(['ss', '-Htn', 'state', 'established', f'sport = :{self._array.port}']).stdout.splitlines()
+        return len(lines)
 
     def close(self):
         for driver in (self.a, self.b):

@@ -109,6 +109,12 @@ class ScriptedDriver(ComputeDriver):
     def attach_volume(self, attachment):
         return self._do('attach_volume', attachment, default={'target': 'vdb'})
 
+    def stalled(self):
+        return self._do('stalled', default=())
+
+    def resume_stalled(self, instance_uuid):
+        return self._do('resume_stalled', instance_uuid, default='')
+
     def detach_volume(self, attachment):
         return self._do('detach_volume', attachment, default={})
 

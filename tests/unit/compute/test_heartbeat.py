@@ -29,6 +29,15 @@ class HeartbeatTest(ManagerTestCase):
         self.loop.beat()
         return self.conductor.heartbeats[-1]
 
+    def test_what_is_to_be_said_of_a_guest_goes_with_it_once(self):
+        notes = {}
+        self.loop = HeartbeatLoop(self.driver, self.manager, self.operations, self.conductor, self.host, 'process-1', 'boot-1',
+                                  interval=0.05, clock=lambda: self.now, notes=lambda: notes)
+        self.assertEqual({''}, {guest.note for guest in self.beat().guests})
+        notes[self.b.uuid] = 'stands still'
+        self.assertEqual([(self.b.uuid, 'stands still')], [(guest.uuid, guest.note) for guest in self.beat().guests])
+        self.assertEqual((), self.beat().guests)
+
     def test_the_first_lists_all_and_later_ones_what_changed(self):
         first = self.beat()
         self.assertEqual((1, True, {self.a, self.b}, 4), (first.sequence, first.full, set(first.guests), first.facts.cpus))

@@ -243,6 +243,14 @@ class FakeDriver(driver.ComputeDriver):
         self._wait_while(self._keeps, attachment, self.conf.compute.detach_timeout)
         return self._act('detach_volume', attachment.instance_uuid, lambda db, now: volumes.detach_volume(db, self.host, attachment, now))
 
+    def stalled(self):
+        """See the contract."""
+        return self._look('stalled', lambda db, _: tuple(row['uuid'] for row in volumes.stalled(db, self.host)))
+
+    def resume_stalled(self, instance_uuid):
+        """See the contract."""
+        return self._act('resume_stalled', instance_uuid, lambda db, now: volumes.resume_stalled(db, self.host, instance_uuid, now))
+
     # --- how every method goes ---
 
     def _look(self, method, look):

@@ -71,6 +71,26 @@ def set_answers(db, uri, whether, now):
             guests.set_state(db, row['host'], row['uuid'], GuestState.PAUSED, PauseReason.IO_ERROR, now)
 
 
+def stalled(db, host):
+    """Rows of the guests that a volume's I/O error has paused and that do not migrate."""
+    found = db.execute("SELECT * FROM guest WHERE host = ? AND state = 'paused' AND reason = ?", (host, PauseReason.IO_ERROR)).fetchall()
+    return [row for row in found if jobs.active(db, row['uuid']) is None]
+
+
+def resume_stalled(db, host, uuid, now):
+    """Let a guest go on whose exports answer."""
+    if guests.get(db, host, uuid) is None:
+        raise exceptions.InstanceNotFound(f'no guest {uuid} at {host}')
+    row = next((row for row in stalled(db, host) if row['uuid'] == uuid), None)
+    if row is None:
+        return '', False
+    dead = [d.path for d in guests.disks_of(row['disks']) if d.kind == 'network' and not answers(db, d.path)]
+    if dead:
+        return f'the export {dead[0]} does not answer', False
+    guests.set_state(db, host, uuid, GuestState.RUNNING, PauseReason.NONE, now)
+    return '', True
+
+
 def _of_volume(disks, volume_id):
     return next((d for d in disks if d.kind == 'network' and d.serial == volume_id), None)
 

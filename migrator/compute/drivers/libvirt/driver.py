@@ -7,7 +7,7 @@ import contextlib
 
 from migrator import exceptions
 from migrator.compute import driver
-from migrator.compute.drivers.libvirt import connection, folders, guests, migration, observe, storage, volumes
+from migrator.compute.drivers.libvirt import connection, folders, guests, migration, observe, stalls, storage, volumes
 from migrator.rpc import facts, traces, volume_facts
 
 
@@ -22,6 +22,7 @@ class LibvirtDriver(driver.ComputeDriver):
         self._observer = observe.Observer(conf, self._connection, self._storage)
         self._guests = guests.Guests(conf, self._storage, own, self._observer)
         self._volumes = volumes.Volumes(conf.compute.detach_timeout, host, self._observer)
+        self._stalls = stalls.Stalls(self._observer)
         self._migration = migration.Migration(self._storage, own, self._observer)
 
     def start(self):
@@ -122,6 +123,14 @@ class LibvirtDriver(driver.ComputeDriver):
     def detach_volume(self, attachment: volume_facts.Attachment) -> dict:
         """See ComputeDriver.detach_volume."""
         return self._run(self._volumes.detach, attachment)
+
+    def stalled(self) -> tuple[str, ...]:
+        """See ComputeDriver.stalled."""
+        return self._run(self._stalls.stalled)
+
+    def resume_stalled(self, instance_uuid: str) -> str:
+        """See ComputeDriver.resume_stalled."""
+        return self._run(self._stalls.resume, instance_uuid)
 
     def _run(self, function, *args):
         with _words():

@@ -1,0 +1,107 @@
+"""Volumes of libvirt guests on a real array: what was written is there, whatever becomes of the array, the guest's host and libvirtd."""
+import dataclasses
+import unittest
+import uuid
+
+from migrator.rpc import volume_facts
+from migrator.states import GuestState, PauseReason
+from tests.contract import harness as hands
+from tests.functional.libvirt_harness import BUSY
+from tests.functional.test_libvirt_migration import Case
+from tests.lab import disk, processes
+
+
+class VolumeCase(Case):
+    """A guest at alpha that writes all the time to a volume which is attached while it runs."""
+
+    def setUp(self):
+        super().setUp()
+        self.uuid = self.given_guest(**BUSY)
+        self.console = self.follow(self.uuid)
+        self.connection = self.harness.export()
+        self.attachment = volume_facts.Attachment(id=str(uuid.uuid4()), volume_id=str(uuid.uuid4()), instance_uuid=self.uuid,
+                                                  connection=self.connection)
+        self.a.attach_volume(self.attachment)
+        self.console.wait_written()
+
+    def fail_array(self, driver=None):
+        """Cut the array's power; returns once the guest stands still."""
+        self.harness.set_export(self.connection, answers=False)
+        processes.wait_until(lambda: (driver or self.a).locate(self.uuid).reason is PauseReason.IO_ERROR, 20, 'a guest that stands still')
+
+    def assert_nothing_lost(self):
+        """All that the guest knew to be written is on the volume, it never saw an error, and its clock did not skip."""
+        disk.read_records(self.connection.uri, 'raw').check(self.console.last_written())
+        self.assertNotIn('write error', self.console.text())
+        self.assertEqual([], self.console.missing())
+
+
+class Array(VolumeCase, unittest.TestCase):
+    """The array dies under a guest that writes."""
+
+    def test_a_guest_outlives_the_array_again_and_again(self):
+        """Given an array that is killed and started three times, also with libvirtd restarted in between, no write is lost."""
+        for restart_libvirtd in (False, False, True):
+            before = self.console.last_written()
+            self.fail_array()
+            self.assertIn('Connection refused', self.a.resume_stalled(self.uuid))
+            if restart_libvirtd:
+                self.alpha.kill_libvirtd()
+                self.alpha.start_libvirtd()
+                self.alpha.wait_ready()
+            self.assertEqual((self.uuid,), self.a.stalled())
+            self.harness.set_export(self.connection, answers=True)
+            self.assertEqual('', self.a.resume_stalled(self.uuid))
+            self.console.wait_written()
+            self.assertLess(before, self.console.last_written())
+        self.a.stop_instance(self.uuid, 0)
+        self.assert_nothing_lost()
+
+    def test_an_array_that_answers_without_the_volume_is_not_enough(self):
+        """Given a daemon that runs and does not serve the volume yet, the guest goes on waiting."""
+        self.fail_array()
+        self.harness.start_array_empty()
+        self.assertIn('no such export', self.a.resume_stalled(self.uuid))
+        self.assertEqual(GuestState.PAUSED, self.a.locate(self.uuid).state)
+        self.harness.set_export(self.connection, answers=True)
+        self.assertEqual('', self.a.resume_stalled(self.uuid))
+        self.console.wait_written()
+        self.a.stop_instance(self.uuid, 0)
+        self.assert_nothing_lost()
+
+
+class Moves(VolumeCase, unittest.TestCase):
+    """Live migration of a guest with a volume that was attached while it ran."""
+
+    def test_the_volume_goes_there_and_back_under_writes(self):
+        plans, _ = self.there_and_back(self.uuid)
+        self.assertEqual([('vda',), ('vda',)], [p.copy for p in plans])
+        self.assert_nothing_lost()
+
+    def test_at_the_other_host_it_is_guarded_and_detached_as_at_the_first(self):
+        """Given a guest that has moved, when the array dies it stands still there, goes on, and lets go of the volume."""
+        self.move(self.a, self.b, self.uuid)
+        self.console.wait_written()
+        self.fail_array(self.b)
+        self.harness.set_export(self.connection, answers=True)
+        self.assertEqual('', self.b.resume_stalled(self.uuid))
+        self.console.wait_written()
+        self.b.detach_volume(self.attachment)
+        disk.read_records(self.connection.uri, 'raw').check(self.console.last_written())
+        self.assertEqual(['vda'], [d.target for d in hands.guest_of(self.b, self.uuid).disks])
+
+
+class Detached(VolumeCase, unittest.TestCase):
+    """What detaching promises."""
+
+    def test_nobody_has_the_export_open_and_another_guest_goes_on_with_the_volume(self):
+        self.a.detach_volume(self.attachment)
+        last = self.console.last_written()
+        self.assertEqual(0, self.harness.clients())
+        other = self.given_guest(**BUSY)
+        console = self.follow(other)
+        self.a.attach_volume(dataclasses.replace(self.attachment, id=str(uuid.uuid4()), instance_uuid=other))
+        console.wait_written()
+        self.a.stop_instance(other, 0)
+        self.assertLess(last, console.last_written())
+        disk.read_records(self.connection.uri, 'raw').check(console.last_written())
