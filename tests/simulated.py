@@ -196,6 +196,7 @@ class Cloud:
         driver.dead = True
         agent.operations.stop()
         agent.heartbeat.stop()
+        agent.stalls.stop()
         agent._server.stop()
         driver.stop()
         agent._journal.close()

@@ -68,6 +68,7 @@ SHOW = (
     *ALL[4:6],
     output.Column('disks', 'Disks', disks),
     output.Column('managed', 'Made by migrator', output.yes),
+    output.Column('note', 'Note'),
     *ALL[6:],
     output.Column('sighting', 'Also seen', sighting),
     output.Column('updated_at', 'Updated', output.moment),

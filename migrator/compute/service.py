@@ -42,7 +42,7 @@ class ComputeService(agent.AgentService):
     def __init__(self, conf, transport, driver=None):
         super().__init__('compute', conf, transport)
         self._driver = driver or load_driver(conf, conf.host)
-        self._stalls = None
+        self.stalls = None
 
     @staticmethod
     def lock_path(conf):
@@ -72,20 +72,20 @@ class ComputeService(agent.AgentService):
 
     def make_heartbeat(self, up):
         """Make the heartbeat."""
-        self._stalls = StallWatch(self._driver, self.manager.turns, self._settings.stall_interval)
+        self.stalls = StallWatch(self._driver, self.manager.turns, self._settings.stall_interval)
         return HeartbeatLoop(self._driver, self.manager, self.operations, up, self.host, self.process_id, self.host_boot_id,
-                             self._settings.heartbeat_interval, self._settings.progress_interval, notes=self._stalls.notes)
+                             self._settings.heartbeat_interval, self._settings.progress_interval, notes=self.stalls.notes)
 
     def start(self):
         """See AgentService.start; then look after guests that wait for volumes."""
         super().start()
-        if self._stalls is not None:
-            self._stalls.start()
+        if self.stalls is not None:
+            self.stalls.start()
 
     def drain(self):
         """See AgentService.drain; guests that wait for volumes are our successor's."""
-        if self._stalls is not None:
-            self._stalls.stop()
+        if self.stalls is not None:
+            self.stalls.stop()
         super().drain()
 
     def stop_driver(self):

@@ -9,6 +9,8 @@ from migrator.conductor.db.tables import OPEN_DEBT, debt, instance, resource_loc
 from migrator.rpc import facts
 from migrator.states import AgentKind, GuestState, InstanceState
 
+#: How much of what a host says of a guest is kept, in characters.
+LONGEST_NOTE = 500
 #: How a host's word for a guest is called in the catalogue.
 STATE = {GuestState.RUNNING: InstanceState.RUNNING, GuestState.PAUSED: InstanceState.PAUSED, GuestState.OFF: InstanceState.STOPPED}
 
@@ -88,7 +90,8 @@ def values(guest, host):
     """Turn a host's description of a guest into column values."""
     name = guest.name[:instance.c.name.type.length]
     return {'name': name, 'host': host, 'state': STATE[guest.state].value, 'memory_mib': guest.memory_mib, 'vcpus': guest.vcpus,
-            'disks': facts.to_wire(guest.disks), 'boot_files': list(guest.boot_files), 'managed': guest.managed}
+            'disks': facts.to_wire(guest.disks), 'boot_files': list(guest.boot_files), 'managed': guest.managed,
+            'note': guest.note[:LONGEST_NOTE]}
 
 
 def insert(tx, uuid, columns):

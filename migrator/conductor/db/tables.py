@@ -153,6 +153,8 @@ instance = sa.Table(
     sa.Column('disks', sa.JSON, nullable=False),
     sa.Column('boot_files', sa.JSON, nullable=False),
     sa.Column('managed', sa.Boolean, nullable=False, default=False),
+    # What its host has to say of it, in words.
+    _text('note'),
     # Another host that tells of the guest, and in which state it has it there; '' when there is none.
     sa.Column('sighted_host', WORD, nullable=False, default=''),
     sa.Column('sighted_state', WORD, nullable=False, default=''),

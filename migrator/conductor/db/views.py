@@ -127,7 +127,7 @@ def instance_view(row, down_after):
     """One guest. down_after: seconds without a heartbeat after which its host is down: then its state is what the host told last."""
     seen = row.host_seen or 0
     return {'uuid': row.uuid, 'name': row.name, 'host': row.host, 'state': row.state, 'memory_mib': row.memory_mib, 'vcpus': row.vcpus,
-            'disks': row.disks, 'managed': bool(row.managed), 'locked_by': row.locked_by or '', 'debts': row.owed,
+            'disks': row.disks, 'managed': bool(row.managed), 'note': row.note, 'locked_by': row.locked_by or '', 'debts': row.owed,
             'sighting': {'host': row.sighted_host, 'state': row.sighted_state} if row.sighted_host else {},
             'host_state': 'up' if row.now - seen < down_after * 1000 else 'down', 'host_last_seen': moment(seen),
             'host_silent_seconds': max(0, row.now - seen) // 1000 if seen else 0, 'updated_at': moment(row.updated_at)}

@@ -39,7 +39,7 @@ def instance(name='web-1', **values):
     """An instance's view."""
     view = {'uuid': INSTANCE, 'name': name, 'host': 'host-a', 'state': 'running', 'memory_mib': 256, 'vcpus': 2, 'disks': [
         {'target': 'vda', 'kind': 'file', 'format': 'qcow2', 'size': 1 << 30, 'path': '/instances/web-1/vda.qcow2'}],
-        'managed': True, 'locked_by': '', 'debts': 0, 'sighting': {}, 'host_state': 'up',
+        'managed': True, 'note': '', 'locked_by': '', 'debts': 0, 'sighting': {}, 'host_state': 'up',
         'host_last_seen': '2026-01-31T12:00:00.123Z', 'host_silent_seconds': 2, 'updated_at': '2026-01-31T12:00:00.123Z'}
     return {**view, **values}
 

@@ -41,7 +41,8 @@ class CompareTest(base.TestCase):
         self.assert_nothing(self.compare(guests=[guest()], rows=[row()]))
 
     def test_a_change_at_its_host_is_learned(self):
-        for changed, column in ((guest(GuestState.OFF), 'state'), (guest(memory_mib=128), 'memory_mib'), (guest(name='web-2'), 'name')):
+        for changed, column in ((guest(GuestState.OFF), 'state'), (guest(memory_mib=128), 'memory_mib'), (guest(name='web-2'), 'name'),
+                                (guest(note='stands still'), 'note')):
             update = self.compare(guests=[changed], rows=[row()]).update
             self.assertEqual(catalogue.values(changed, 'alpha')[column], update[ID][column])
 

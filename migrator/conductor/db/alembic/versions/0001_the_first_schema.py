@@ -102,6 +102,7 @@ def upgrade():
         sa.Column('disks', sa.JSON(), nullable=False),
         sa.Column('boot_files', sa.JSON(), nullable=False),
         sa.Column('managed', sa.Boolean(), nullable=False),
+        sa.Column('note', sa.Text(), nullable=False),
         sa.Column('sighted_host', sa.String(length=64), nullable=False),
         sa.Column('sighted_state', sa.String(length=64), nullable=False),
         sa.Column('updated_at', sa.BigInteger(), nullable=False),
