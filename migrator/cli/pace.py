@@ -4,6 +4,8 @@ from migrator.states import Status
 
 #: From this round on, a guest that writes as fast as it is copied has shown that it does not converge.
 ROUNDS = 2
+#: Milliseconds over which the rate is taken.
+WINDOW_MS = 5000
 
 
 def words_of(view):
@@ -39,23 +41,26 @@ def result_of(view):
 
 
 class Rate:
-    """Bytes a second, from what the hypervisor says that it has copied, by the hypervisor's own clock."""
+    """Bytes a second of the last seconds, from what the hypervisor says that it has copied, by the hypervisor's own clock.
+
+    Not of the last stretch: disks are copied in large pieces, between which nothing seems to happen.
+    """
 
     def __init__(self):
-        self._last = None
-        self._rate = 0.0
+        self._told = [(0, 0)]       # (milliseconds, bytes), oldest first; all but the first lie within the window
 
     def update(self, job):
-        """Take a job as a dict; returns the rate since the previous news, or since the beginning when there is none."""
+        """Take a job as a dict; returns the rate over WINDOW_MS, or since the beginning when that is less."""
         done = job.get('memory_processed', 0) + job.get('disk_processed', 0)
         elapsed = job.get('elapsed_ms', 0)
-        before, since = self._last or (0, 0)
-        if elapsed < since or done < before:  # another attempt has begun
-            before, since = 0, 0
-        if elapsed > since:
-            self._rate = (done - before) * 1000 / (elapsed - since)
-            self._last = (done, elapsed)
-        return self._rate
+        if elapsed < self._told[-1][0] or done < self._told[-1][1]:  # another attempt has begun
+            self._told = [(0, 0)]
+        if elapsed > self._told[-1][0]:
+            self._told.append((elapsed, done))
+        while len(self._told) > 2 and self._told[1][0] <= elapsed - WINDOW_MS:
+            del self._told[0]
+        (since, before), (until, after) = self._told[0], self._told[-1]
+        return (after - before) * 1000 / (until - since) if until > since else 0.0
 
 
 class Pace:
