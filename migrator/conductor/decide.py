@@ -242,8 +242,10 @@ def outlook(at: Situation) -> str:
         return 'needs an operator' if at.step.undo.vital else 'this is left to it as a debt'
     if at.step.vital:
         return 'needs an operator'
+    if at.step.observe:
+        return 'unless the hosts tell where the guest is, it needs an operator'
     if at.step.asks:
-        return 'the hosts are asked where the guest is' if at.step.observe else 'both arrays are asked what they have'
+        return 'both arrays are asked what they have'
     return 'this is left to it as a debt' if at.step.owed else 'what was begun is undone'
 
 
