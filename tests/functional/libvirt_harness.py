@@ -5,22 +5,20 @@ import signal
 import subprocess
 import tempfile
 import threading
-import types
 import uuid
 
 import libvirt
 
 from migrator.rpc import facts
-from migrator.volume.drivers.qsd.driver import QsdDriver
 from tests.contract import harness
 from tests.functional.driver_process import DriverProcess
+from tests.functional.lab_volumes import LabVolumes
 from tests.lab import disk, guest, processes
-from tests.lab.array import Array
 from tests.lab.config import Configuration
 from tests.lab.console import Console
 
 STAMP_AT = 1 << 20
-DISK_SIZE = VOLUME_SIZE = 48 << 20
+DISK_SIZE = 48 << 20
 #: What a guest does that writes to the first volume that it gets.
 BUSY = {'write': 0.05, 'device': 'vdb'}
 #: For a guest to let go of a volume: what one without KVM on a busy machine needs, several times over.
@@ -37,7 +35,7 @@ class LibvirtHarness(harness.ComputeHarness):
         self.lab = lab
         self.kernel = str(guest.kernel())
         self.hosts = {name: lab.host(name) for name in ('alpha', 'beta')}
-        self._array, self._storage = Array('array', place=lab.svc), None
+        self.volumes = LabVolumes(lab)
         self.a, self.b = (BootingDriver(self, name) for name in self.hosts)
 
     def config(self, name):
@@ -135,42 +133,15 @@ class LibvirtHarness(harness.ComputeHarness):
         there.virsh('start', instance_uuid)
 
     def export(self, writable=True):
-        if self._storage is None:
-            self._array.setUp()
-            self._storage = self.array_driver()
-            self._storage.start()
-        name = f'volume-{uuid.uuid4()}'
-        self._storage.create('fast', name, VOLUME_SIZE, name.partition('-')[2])
-        return self._storage.export('fast', name, name, writable)
-
-    def array_driver(self):
-        """A driver of the array that stands in svc, such as a volume agent has."""
-        conf = types.SimpleNamespace(
-            pools=self._array.pools, qmp_socket=str(self._array.socket), array_timeout=10.0, array_patience=30.0, format='raw',
-            tls_credentials='', listen_address=self._array.address, listen_port=self._array.port)
-        return QsdDriver(conf, 'svc', 'array')
+        return self.volumes.export(writable)
 
     def set_export(self, connection, answers):
-        self._array.kill()
-        if answers:
-            self._array.start()
-            self._storage.pools()       # the driver brings back what the array forgot
-
-    def start_array_empty(self):
-        """Start the array, which knows of no volume until its driver comes."""
-        self._array.start()
-
-    def clients(self):
-        """Count the connections to the array, as it has them."""
-        lines = self.lab.svc.run(['ss', '-Htn', 'state', 'established', f'sport = :{self._array.port}']).stdout.splitlines()
-        return len(lines)
+        self.volumes.restore() if answers else self.volumes.cut()
 
     def close(self):
         for driver in (self.a, self.b):
             driver.close()
-        if self._storage is not None:
-            self._storage.stop()
-            self._array.cleanUp()
+        self.volumes.close()
 
 
 class BootingDriver(DriverProcess):

@@ -5,7 +5,9 @@ import uuid
 
 from migrator.rpc import volume_facts
 from migrator.states import GuestState, PauseReason
+from tests.cloud_case import CloudCase
 from tests.contract import harness as hands
+from tests.functional.lab_volumes import LabVolumes
 from tests.functional.libvirt_harness import BUSY
 from tests.functional.test_libvirt_migration import Case
 from tests.lab import disk, processes
@@ -60,7 +62,7 @@ class Array(VolumeCase, unittest.TestCase):
     def test_an_array_that_answers_without_the_volume_is_not_enough(self):
         """Given a daemon that runs and does not serve the volume yet, the guest goes on waiting."""
         self.fail_array()
-        self.harness.start_array_empty()
+        self.harness.volumes.start_empty()
         self.assertIn('no such export', self.a.resume_stalled(self.uuid))
         self.assertEqual(GuestState.PAUSED, self.a.locate(self.uuid).state)
         self.harness.set_export(self.connection, answers=True)
@@ -97,7 +99,7 @@ class Detached(VolumeCase, unittest.TestCase):
     def test_nobody_has_the_export_open_and_another_guest_goes_on_with_the_volume(self):
         self.a.detach_volume(self.attachment)
         last = self.console.last_written()
-        self.assertEqual(0, self.harness.clients())
+        self.assertEqual(0, self.harness.volumes.clients())
         other = self.given_guest(**BUSY)
         console = self.follow(other)
         self.a.attach_volume(dataclasses.replace(self.attachment, id=str(uuid.uuid4()), instance_uuid=other))
@@ -105,3 +107,35 @@ class Detached(VolumeCase, unittest.TestCase):
         self.a.stop_instance(other, 0)
         self.assertLess(last, console.last_written())
         disk.read_records(self.connection.uri, 'raw').check(console.last_written())
+
+
+class Agents(CloudCase):
+    """Nobody has to do anything: the guest's own agent looks after it, and says what happened."""
+
+    def setUp(self):
+        super().setUp()
+        self.volumes = LabVolumes(self.lab)
+        self.addCleanup(self.volumes.close)
+        connection = self.volumes.export()
+        self.guest = self.cloud.boot('alpha', disks=[{'target': 'vda', 'uri': connection.uri, 'serial': str(uuid.uuid4())}])
+        self.uri = connection.uri
+
+    def shown(self, state):
+        """Wait until the catalogue has the guest in a state; returns what it says of it."""
+        return self.wait_for(lambda: (said := self.api.instance_show(self.guest.uuid))['state'] == state and said, f'{state}, as told')
+
+    def test_a_guest_goes_on_by_itself_once_its_array_is_back(self):
+        """Given an array that dies twice, once while the agent is dead too, nothing is lost, and the note says since when and why."""
+        for agent_dies in (False, True):
+            self.volumes.cut()
+            self.wait_for(lambda: 'does not answer' in self.shown('paused')['note'], 'the reason')
+            if agent_dies:
+                self.cloud.daemons['alpha'].kill()
+                self.cloud.restart('alpha')
+            self.volumes.restore()
+            self.wait_for(lambda: 'stood still from' in self.shown('running')['note'], 'its end')
+            self.guest.console.wait_written()
+        self.api.instance_stop(self.guest.uuid, timeout=0)
+        self.shown('stopped')
+        disk.read_records(self.uri, 'raw').check(self.guest.console.last_written())
+        self.assertEqual([], self.guest.console.missing())
