@@ -33,8 +33,9 @@ class Child:
             ours_out, theirs_out = os.pipe()
             stack.callback(os.close, theirs_out)
             undo.callback(os.close, ours_out)
-            self._process = subprocess.Popen(command, stdin=theirs_in, stdout=theirs_out, stderr=self._said,
-                                             env={**os.environ, 'LC_ALL': 'C'}, cwd='/')
+            # What our own Python is told by its environment is not for another one.
+            environment = {name: value for name, value in os.environ.items() if not name.startswith('PYTHON')} | {'LC_ALL': 'C'}
+            self._process = subprocess.Popen(command, stdin=theirs_in, stdout=theirs_out, stderr=self._said, env=environment, cwd='/')
             undo.pop_all()
             self._said = os.fdopen(os.dup(self._said.fileno()), 'rb')
         self._in, self._out = ours_in, ours_out

@@ -29,6 +29,9 @@ LOG = log.getLogger(__name__)
 #: The Python that has libnbd's binding: Debian's own.
 INTERPRETER = '/usr/bin/python3'
 
+#: Seconds for which neither end has answered when a copy is given up. An array that restarts cuts its connections, which is seen at once.
+PATIENCE = 60.0
+
 #: How many chunks of half a MiB are compared where sampling is enough.
 SAMPLES = 256
 
@@ -64,8 +67,8 @@ class _Job:
 class Copying:
     """The copies and comparisons of one agent. folder: where checkpoints are; begin: starts a program, Child but for tests."""
 
-    def __init__(self, folder, begin=Child, clock=time.monotonic):
-        self._folder, self._begin, self._clock = folder, begin, clock
+    def __init__(self, folder, begin=Child, clock=time.monotonic, patience=PATIENCE):
+        self._folder, self._begin, self._clock, self._patience = folder, begin, clock, patience
         self._lock = concurrency.native_lock()
         self._jobs = {}
         self._stopping = False
@@ -194,7 +197,9 @@ class Copying:
 
     def _talk(self, job, words):
         """Begin the program and take in what it says. Returns (exit code, its errors, the last line)."""
-        command = [INTERPRETER, copier_path(), *words, '--rate', str(job.rate), '--parent', str(os.getpid())]
+        rate = job.rate
+        command = [INTERPRETER, copier_path(), *words, '--patience', str(self._patience), '--rate', str(rate),
+                   '--parent', str(os.getpid())]
         try:
             child = self._begin(command)
         except OSError as error:
@@ -203,10 +208,10 @@ class Copying:
         try:
             with self._lock:
                 job.child = child
-                begun_with, ending = int(command[-3]), job.ending
+                ending = job.ending
             if ending is not None:
                 child.kill()
-            if job.rate != begun_with:              # it was changed before there was anybody to tell
+            if job.rate != rate:              # it was changed before there was anybody to tell
                 child.tell(_rate(job.rate))
             for line in child.lines():
                 last = json.loads(line)

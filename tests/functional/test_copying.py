@@ -51,6 +51,27 @@ def copiers(folder):
     return found
 
 
+class Qcow2CopyTest(base.TestCase):
+    """Given arrays whose LUNs are qcow2 files, and a target with other data than the source."""
+
+    timeout = 120
+
+    def test_it_is_equal_and_sparse_and_verified(self):
+        harness = QsdHarness(self.useFixture, 'qcow2')
+        copies = copying.Copying(str(self.temp_dir / 'copies'))
+        ends = []
+        for driver in (harness.a, harness.b):
+            driver.create('fast', 'vol', SIZE, MIGRATION)
+            ends.append(driver.export('fast', 'vol', 'vol', True))
+        harness.write(ends[0], 10 * MIB + 512, 3 * MIB, 0x5c)
+        harness.write(ends[1], 0, 30 * MIB, 0xee)
+        pair = [copying.End(end.uri, name) for end, name in zip(ends, 'ab', strict=True)]
+        copies.copy(MIGRATION, *pair)
+        copies.verify(MIGRATION, *pair, 'full')
+        self.assertTrue(harness.read(ends[0]) == harness.read(ends[1]))
+        self.assertLess(harness.b.show('fast', 'vol').allocated, 5 * MIB)
+
+
 class CopyingTest(base.TestCase):
     """Given a LUN at each of two arrays, 64 MiB each, the source half full."""
 
@@ -213,6 +234,21 @@ class CopyingTest(base.TestCase):
         filler.unlink()
         self.copying.copy(MIGRATION, *self.pair)
         self.copying.verify(MIGRATION, *self.pair, 'full')
+
+    def test_an_array_that_says_nothing_is_given_up_and_gone_on_with(self):
+        """Given an array that freezes in mid-copy, when patience is over, then that is an error; thawed, the copy goes on."""
+        self.copying = copying.Copying(str(self.folder), patience=1.0)
+        self.addCleanup(self.copying.stop)
+        outcome = self.start(8 * MIB)
+        self.wait_for(lambda: self.done() > 0, 'a record')
+        self.harness.arrays['b'].process.send_signal(signal.SIGSTOP)
+        self.wait_for(lambda: outcome, 'the end')
+        error = self.assertRaises(exceptions.DriverError, self.copying.copy, MIGRATION, *self.pair)
+        for each in (outcome[0], error):
+            self.assertEqual('the copy stopped; neither end has answered for 1 s', str(each))
+        self.harness.arrays['b'].process.send_signal(signal.SIGCONT)
+        self.assertLess(self.copying.copy(MIGRATION, *self.pair)['bytes'], WRITTEN)
+        self.assert_same()
 
     def test_an_agent_that_is_killed_takes_its_copier_along(self):
         """Given an agent that copies, on either kind of thread, when it is killed, then its copier ends and the next agent goes on."""

@@ -10,9 +10,6 @@ CONNECTIONS = 4
 #: Bytes of which the allocation is asked for at once, and how far ahead of the copy.
 ASKED = 1 << 30
 
-#: Seconds without any answer after which an end counts as gone.
-PATIENCE = 60
-
 
 class Failure(Exception):
     """One end failed. end: 'source' or 'destination', '' is neither; errno: 0 when there is none."""

@@ -9,7 +9,7 @@ import traceback
 
 import nbd
 
-from .link import PATIENCE, Failure
+from .link import Failure
 
 #: Seconds between two lines of progress.
 PROGRESS = 0.5
@@ -87,10 +87,13 @@ class Connection:
 
 
 class Loop:
-    """The connections of both ends and the requests that are under way. total, done: bytes, for the progress."""
+    """The connections of both ends and the requests that are under way. patience: seconds without any answer after which it is given up.
 
-    def __init__(self, links, commands):
-        self.commands = commands
+    total, done: bytes, for the progress.
+    """
+
+    def __init__(self, links, commands, patience):
+        self.commands, self._patience = commands, patience
         self.throttle = Throttle(commands)
         self.total = self.done = self.moved = self.in_flight = 0
         self._failed = None
@@ -131,7 +134,7 @@ class Loop:
 
     def turn(self, wait):
         """Let connections work for at most `wait` seconds, until one of them did something. Raises Failure for a failed request."""
-        signal.alarm(2 * PATIENCE)                  # should the loop itself hang, the process ends
+        signal.setitimer(signal.ITIMER_REAL, 2 * self._patience)      # should the loop itself hang, the process ends
         for connection in self._connections:
             connection.listen()
         by_number = {connection.number: connection for connection in self._connections}
@@ -144,8 +147,8 @@ class Loop:
             raise self._failed
         now = time.monotonic()
         waiting = self.in_flight or not all(connection.link.handles for connection in self._connections)
-        if waiting and now - self._answered > PATIENCE:
-            raise Failure('', f'neither end has answered for {PATIENCE} s')
+        if waiting and now - self._answered > self._patience:
+            raise Failure('', f'neither end has answered for {self._patience:g} s')
         if now - self._told >= PROGRESS and self.total:
             self.tell()
 

@@ -60,7 +60,7 @@ def _verify(options, commands):
 
 def _ends(options, commands):
     source, destination = Link('source', options.source), Link('destination', options.destination)
-    loop = Loop((source, destination), commands)
+    loop = Loop((source, destination), commands, options.patience)
     if destination.size < source.size:
         raise Failure('', f'the destination has {destination.size} bytes, the source {source.size}')
     return source, destination, loop
@@ -84,6 +84,7 @@ def _parser():
         one.add_argument('destination')
         one.add_argument('--rate', type=int, default=0)
         one.add_argument('--parent', type=int, default=0)
+        one.add_argument('--patience', type=float, default=60.0)
         if do is _copy:
             one.add_argument('checkpoint')
             one.add_argument('--identity', required=True)

@@ -86,8 +86,9 @@ class CopyingTest(base.TestCase):
 
     def test_a_copy_has_its_checkpoint_and_both_names(self):
         outcome, child = self.start('copy', rate=1000)
+        options = ['--patience', '60.0', '--rate', '1000', '--parent', str(os.getpid())]
         self.assertEqual(['copy', SOURCE.uri, DESTINATION.uri, str(self.temp_dir / 'copies' / f'copy-{MIGRATION}.json'), '--identity',
-                          f'{SOURCE.name} {DESTINATION.name}', '--rate', '1000', '--parent', str(os.getpid())], child.command[2:])
+                          f'{SOURCE.name} {DESTINATION.name}', *options], child.command[2:])
         child.finish(0, **COMPLETE)
         self.assertEqual(512, self.came_to(outcome, child)['bytes'])
 
