@@ -96,7 +96,8 @@ class ComputeDriver(abc.ABC):
 
     @abc.abstractmethod
     def post_live_migration_at_destination(self, plan: facts.Plan) -> dict:
-        """Make the arrived guest permanent: persistent definition, marker removed. PreconditionFailed if it is not active here."""
+        """Make the arrived guest permanent: persistent definition, marker removed. One that has stopped since is settled, too.
+        PreconditionFailed if it is not here, or is still being received."""
 
     @abc.abstractmethod
     def post_live_migration_at_source(self, plan: facts.Plan) -> dict:

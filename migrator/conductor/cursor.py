@@ -78,7 +78,7 @@ class Action:
 
     wake_in: seconds. commit: what the catalogue learns in the same transaction. guest_off: the guest was seen stopped.
     guest_lost: it went down with its host.
-    debts: undo or step methods that could not be done and are owed from now on; owing: why.
+    debts: undo or step methods that could not be done and are owed from now on; owing: why. in_turn: each waits for the one before it.
     abort_job: the source is told to cancel the job.
     """
 
@@ -91,6 +91,7 @@ class Action:
     guest_lost: bool = False
     debts: tuple[str, ...] = ()
     owing: str = ''
+    in_turn: bool = False
     abort_job: bool = False
 
 

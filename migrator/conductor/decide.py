@@ -16,6 +16,7 @@ from migrator.conductor.turns import (
     begin_undo,
     end,
     go_on,
+    lost,
     observe,
     owe,
     rest,
@@ -261,6 +262,8 @@ def on_observed(at: Situation, event: stimulus.Observed) -> Action:
         return Action(Kind.IGNORE, cursor, 'late answers')
     find = locate_volume.find if isinstance(event.source, locate_volume.Answer) else locate.find
     found = find(event.source, event.destination)
+    if found.verdict is Verdict.GONE_WITH_BOTH and not cursor.no_return:
+        return lost(at, cursor, found.reason)
     if at.undoing:
         if found.verdict in (Verdict.AT_SOURCE, Verdict.OFF_AT_SOURCE, Verdict.GONE_WITH_SOURCE):
             return replace(undo_refused(at, found.reason), guest_off=found.verdict is Verdict.OFF_AT_SOURCE,

@@ -230,9 +230,11 @@ class Engine:
             catalogue.update(tx, row.instance_uuid, state=InstanceState.STOPPED.value)
         if action.guest_lost:
             catalogue.update(tx, row.instance_uuid, state=InstanceState.UNKNOWN.value)
+        before = ''
         for method in action.debts:
             place = place_of(row, method)
-            debts.insert(tx, record, place.host, method, debt_arguments(row, method), action.owing, place.agent)
+            made = debts.insert(tx, record, place.host, method, debt_arguments(row, method), action.owing, place.agent, before)
+            before = made if action.in_turn else ''
         if action.kind is Kind.END:
             ledger.unlock_all(tx, row.id)
             if row.admitted:

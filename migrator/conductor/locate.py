@@ -20,6 +20,7 @@ class Verdict(enum.StrEnum):
     AT_SOURCE = 'at_source'            # it lives at the source (running, paused by its user, or to be resumed): undo
     OFF_AT_SOURCE = 'off_at_source'    # it stopped at the source and never ran at the destination: undo, it stays off
     GONE_WITH_SOURCE = 'gone_with_source'  # the source is off, and it never ran at the destination: undo, it is off
+    GONE_WITH_BOTH = 'gone_with_both'  # both are off: nothing runs, and where it ran last nobody knows: it ends, and is looked at later
     AT_DESTINATION = 'at_destination'  # it lives at the destination and cannot run at the source: only forward
     POST_COPY = 'post_copy'            # it runs at the destination and still needs the source: only forward, wait
     IN_PROGRESS = 'in_progress'        # a migration job is at work: wait
@@ -96,6 +97,8 @@ def _destination_lives(source, destination):
 
 def _one_is_off(source, destination):
     s, d = source.state, destination.state
+    if s == d == G.DEAD:
+        return Verdict.GONE_WITH_BOTH, 'both hosts are off; at which of the two the guest was last cannot be told before they are back'
     if s == G.DEAD and d in (G.ABSENT, G.INCOMING):
         return Verdict.GONE_WITH_SOURCE, 'the guest went down with its host; it has not run at the destination'
     if s == G.PAUSED and source.reason != P.MIGRATION:

@@ -93,9 +93,14 @@ def begin_undo(at: Situation, cursor: Cursor, error: str, **extra) -> Action:
     return next_undo(at, cursor, error, **extra)
 
 
+def undos(at: Situation, cursor: Cursor) -> list[str]:
+    """Name the undos of what may have begun, in the table's order."""
+    return [u for u in at.workflow.undo_order if any(s.name in cursor.begun for s in at.workflow.undone_by(u))]
+
+
 def next_undo(at: Situation, cursor: Cursor, reason: str, **extra) -> Action:
     """Start the undo after cursor.step ('' before the first), or end."""
-    due = [u for u in at.workflow.undo_order if any(s.name in cursor.begun for s in at.workflow.undone_by(u))]
+    due = undos(at, cursor)
     rest = due[due.index(cursor.step) + 1:] if cursor.step in due else due
     if rest:
         return start(at, cursor, rest[0], reason, **extra)
@@ -122,6 +127,15 @@ def rest(at: Situation, cursor: Cursor, reason: str) -> Action:
 def owe(at: Situation, cursor: Cursor, why: str, **extra) -> Action:
     """The current step cannot be done now: its host owes it, and the workflow goes on."""
     return advance(at, cursor, f'{cursor.step} is left for later, as a debt: {why}', debts=(cursor.step,), owing=why, **extra)
+
+
+def lost(at: Situation, cursor: Cursor, why: str) -> Action:
+    """Both hosts are off: end it, and issue nothing to either, for what may be done there is known only when they are back.
+
+    All that may have to be undone is owed, each undo after the one before it: whether the guest may go on at the source, only the
+    destination can say, by letting what was prepared there be cleared.
+    """
+    return end(replace(cursor, error=why), Status.FAILED, why, debts=tuple(undos(at, cursor)), owing=why, in_turn=True, guest_lost=True)
 
 
 def abort_words(cursor: Cursor) -> str:

@@ -143,6 +143,9 @@ class MigrationWorld(World):
 
     def at_end(self, hv, book, status, debts):
         """See World."""
+        if book[1] is G.UNREACHABLE:
+            yield from self.at_lost_end(hv, status, debts)
+            return
         truth = (DESTINATION if hv.moved else SOURCE, hv.destination if hv.moved else hv.source)
         if (status is Status.COMPLETED) != hv.moved:
             yield RECORD, f'{status.value}, and the guest {"runs" if hv.moved else "never ran"} at the destination'
@@ -159,6 +162,20 @@ class MigrationWorld(World):
             yield LEFTOVERS, 'something is left at the source that no debt names'
         if hv.moved and hv.marker and 'post_live_migration_at_destination' not in debts:
             yield LEFTOVERS, 'the guest is not permanent at the destination, and no debt names it'
+
+    @staticmethod
+    def at_lost_end(hv, status, debts):
+        """Give what is wrong at an end at which both hosts were off. Nothing runs then, and nothing that is left is without a debt."""
+        if status is not Status.FAILED or not hv.dark:
+            yield RECORD, f'{status.value}, and the guest is unknown, though not both hosts have lost their power'
+        if hv.source is G.PAUSED and 'rollback_live_migration_at_source' not in debts:
+            yield GUEST, f'{status.value}, and the guest is left paused'
+        if (hv.marker or hv.destination is not G.ABSENT) and 'rollback_live_migration_at_destination' not in debts:
+            yield LEFTOVERS, 'something is left at the destination that no debt names'
+
+    def unknown(self, book):
+        """See World."""
+        return (book[0], G.UNREACHABLE)
 
     def learn(self, commit, hv, book):
         """See World."""

@@ -83,6 +83,8 @@ class Model(Trouble):
                                catalogue=self.world.learn(action.commit, state.world, state.catalogue))
         if action.guest_off:
             state = state._replace(catalogue=(state.catalogue[0], GuestState.OFF))
+        if action.in_turn:
+            state = state._replace(in_turn=True, lost=True, catalogue=self.world.unknown(state.catalogue))
         return state._replace(tasks=state.tasks | self.tasks(state, kind, event, action.abort_job))
 
     def tasks(self, state, kind, event, abort_job):
@@ -222,6 +224,9 @@ class Model(Trouble):
     def pay(self, state, method):
         """A debt is issued to its host, which checks the precondition: if that is false, it is issued again later."""
         role = self.role(method)
+        earlier = self.workflow.undo_order[:self.workflow.undo_order.index(method)] if state.in_turn else ()
+        if not state.debts.isdisjoint(earlier):
+            return
         if state.host(role) != UP or any(o.role == role and o.state == 'running' for o in state.journal):
             return
         try:

@@ -19,6 +19,8 @@ from tests.model.worlds import model_of
 
 LOCK = 'no lock survives a terminal status'
 ENDS = 'every run ends once messages flow and hosts answer'
+#: Added to the status of an end at which nobody knows where the guest is.
+LOST = ' with both hosts'
 OPERATOR = 'a run that cannot end stands in needs_operator'
 
 
@@ -83,7 +85,7 @@ class Search:
         except Broken as error:
             self.result.broken = (error.name, str(error), self.way_to(getattr(error, 'state', here)))
         self.result.visited = len(self.states)
-        self.result.ends.update(s.cursor.status.value for s in self.states if s.cursor.status.terminal)
+        self.result.ends.update(s.cursor.status.value + (LOST if s.lost else '') for s in self.states if s.cursor.status.terminal)
         return self.result
 
     def walk(self, here, steps, back):
@@ -128,6 +130,8 @@ class Search:
         """True at an end with nothing owed any more; or where a person is needed and asked for."""
         if self.model.world.hopeless(state.world) and state.cursor.status is Status.NEEDS_OPERATOR:
             return True
+        if state.lost and self.model.world.passed(state.world):
+            return True             # the destination refuses its cleanup, which is shown, and keeps the guest from being started
         return state.cursor.status.terminal and not state.debts
 
     def named(self, state):

@@ -77,6 +77,8 @@ class State(typing.NamedTuple):
     locked: bool = True
     faults: int = 0                 # how many faults have happened
     aborted: bool = False
+    in_turn: bool = False           # of its debts, each waits for those before it
+    lost: bool = False              # it ended when both hosts were off, so that nobody knows where the guest is
     attested: frozenset = frozenset()   # hosts without power of which somebody has said so
 
     def host(self, role):

@@ -1,9 +1,9 @@
 """What may go wrong in the model, each a fault: messages, conductors, agents, hosts. And how hosts come back, which is none."""
 from migrator.conductor import stimulus
-from tests.model.state import BUSY, CUT, DARK, DEAD, LIFELESS, ROLES, UP
+from tests.model.state import BUSY, CUT, DARK, DEAD, DESTINATION, LIFELESS, ROLES, SOURCE, UP
 
 #: Kinds of faults.
-KINDS = ('messages', 'operations', 'conductors', 'hosts', 'power')
+KINDS = ('messages', 'operations', 'conductors', 'hosts', 'power', 'blackout')
 
 
 class Trouble:
@@ -41,6 +41,15 @@ class Trouble:
             if worse.host(role) == UP and not (worse.cursor.status.terminal and not worse.debts):
                 for hv in self.world.power_off(worse.world, role):
                     yield f'{role} loses its power', self.job_ends(self.die(worse, role).with_host(role, DARK)._replace(world=hv), 'failed')
+
+    def blackout(self, worse):
+        """Both hosts lose their power, the source a moment before, so that the guest may have arrived for that moment."""
+        if worse.hosts != (UP, UP) or (worse.cursor.status.terminal and not worse.debts):
+            return
+        dark = self.die(self.die(worse, SOURCE), DESTINATION)._replace(hosts=(DARK, DARK))
+        for half in self.world.power_off(worse.world, SOURCE):
+            for hv in self.world.power_off(half, DESTINATION):
+                yield 'both hosts lose their power', self.job_ends(dark._replace(world=hv), 'failed')
 
     def messages(self, worse):
         """Requests and reports are lost, or come twice."""

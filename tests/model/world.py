@@ -75,6 +75,10 @@ class World(abc.ABC):
         """True after the point of no return, as a fact of the world."""
         return False
 
+    def unknown(self, book):
+        """What the catalogue says when nobody knows any more where the guest is."""
+        raise NotImplementedError(f'{type(self).__name__}: a workflow at two hosts needs a world that says what is then written down')
+
     def hopeless(self, hv):
         """True if no observation and no operation can bring it to an end: it must stand in needs_operator."""
         return False

@@ -4,20 +4,25 @@ import uuid
 import sqlalchemy as sa
 
 from migrator.conductor.db.database import now_ms
-from migrator.conductor.db.tables import OPEN_DEBT, debt, instance, migration, service
+from migrator.conductor.db.tables import OPEN_DEBT, PAYABLE_DEBT, debt, instance, migration, service
 from migrator.states import AgentKind
 
 
-def insert(tx, record, host, action, arguments, reason, agent=AgentKind.COMPUTE):
-    """Name a cleanup that could not be done. agent: which kind of agent of the host owes it. One statement."""
+def insert(tx, record, host, action, arguments, reason, agent=AgentKind.COMPUTE, waits_for=''):
+    """Name a cleanup that could not be done. One statement. Returns its id.
+
+    agent: which kind of agent of the host owes it. waits_for: id of a debt that is to be settled first.
+    """
+    made = str(uuid.uuid4())
     tx.execute(sa.insert(debt).values(
-        id=str(uuid.uuid4()), host=host, agent=AgentKind(agent).value, instance_uuid=record.row.instance_uuid,
+        id=made, host=host, agent=AgentKind(agent).value, waits_for=waits_for, instance_uuid=record.row.instance_uuid,
         volume_id=getattr(record.row, 'volume_id', ''), migration_id=record.row.id, action=action, arguments=arguments,
         reason=reason[:4000], attempt=1, next_wakeup=record.now, created_at=record.now))
+    return made
 
 
 def due(tx, host_down_after, limit=50):
-    """Read debts whose time has come and whose agent is up. One statement.
+    """Read debts whose time and turn have come and whose agent is up. One statement.
 
     With them the agent's process, the migration's kind and epoch, and where the catalogue has the guest.
     """
@@ -27,7 +32,7 @@ def due(tx, host_down_after, limit=50):
         .join(service, sa.and_(service.c.host == debt.c.host, service.c.kind == debt.c.agent))
         .join(migration, migration.c.id == debt.c.migration_id)
         .outerjoin(instance, instance.c.uuid == debt.c.instance_uuid)
-        .where(OPEN_DEBT, debt.c.next_wakeup <= now_ms(), service.c.draining.is_(False),
+        .where(PAYABLE_DEBT, debt.c.next_wakeup <= now_ms(), service.c.draining.is_(False),
                service.c.last_seen > now_ms() - int(host_down_after * 1000)).order_by(debt.c.next_wakeup).limit(limit)).all()
 
 

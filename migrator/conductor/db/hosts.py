@@ -5,7 +5,7 @@ An agent is known by its kind and its host; compute agents are what is meant whe
 import sqlalchemy as sa
 
 from migrator.conductor.db.database import now_ms
-from migrator.conductor.db.tables import OPEN_DEBT, debt, instance, service, volume
+from migrator.conductor.db.tables import OPEN_DEBT, PAYABLE_DEBT, debt, instance, service, volume
 from migrator.rpc import facts
 from migrator.states import AgentKind
 
@@ -17,10 +17,11 @@ def _is(kind):
 def get_many(tx, hosts, kind=AgentKind.COMPUTE):
     """Read several agents of one kind with the database's time, and keep others from changing them until the transaction ends.
 
-    One statement. Returns a dict by host; `owing` is how many cleanups the present agent has not even tried. The order of locking is
-    that of the names, so that two transactions cannot deadlock; who needs several kinds reads them in the order of the kinds' names.
+    One statement. Returns a dict by host; `owing` is how many cleanups the present agent has not even tried, though it is their turn.
+    The order of locking is that of the names, so that two transactions cannot deadlock; who needs several kinds reads them in the order
+    of the kinds' names.
     """
-    owing = sa.select(sa.func.count()).where(debt.c.host == service.c.host, debt.c.agent == service.c.kind, OPEN_DEBT,
+    owing = sa.select(sa.func.count()).where(debt.c.host == service.c.host, debt.c.agent == service.c.kind, PAYABLE_DEBT,
                                              debt.c.tried_by != service.c.process_id).correlate(service).scalar_subquery()
     rows = tx.execute(sa.select(service, now_ms().label('now'), owing.label('owing')).where(_is(kind), service.c.host.in_(hosts))
                       .order_by(service.c.host).with_for_update()).all()

@@ -70,7 +70,7 @@ resource_lock = sa.Table(
     sa.Column('mode', WORD, nullable=False, default='exclusive'))
 
 #: A cleanup that an agent still owes, since it did not answer or could not do it. agent: its kind. tried_by: the agent's
-#: process that tried it last, and could not. refused: for its precondition is false.
+#: process that tried it last, and could not. refused: for its precondition is false. waits_for: another debt, to be settled first.
 debt = sa.Table(
     'debt', metadata,
     sa.Column('id', UUID, primary_key=True),
@@ -79,6 +79,7 @@ debt = sa.Table(
     sa.Column('instance_uuid', UUID, nullable=False, default='', index=True),
     sa.Column('volume_id', UUID, nullable=False, default='', index=True),
     sa.Column('migration_id', UUID, nullable=False, index=True),
+    sa.Column('waits_for', UUID, nullable=False, default=''),
     sa.Column('action', WORD, nullable=False),
     sa.Column('arguments', sa.JSON, nullable=False),
     _text('reason'),
@@ -94,6 +95,11 @@ debt = sa.Table(
 
 #: What is still to be done: neither paid nor written off.
 OPEN_DEBT = sa.and_(debt.c.paid_at.is_(None), debt.c.written_off_at.is_(None))
+
+_earlier = debt.alias('earlier')
+#: Of these, what can be done now: what does not wait for another debt that is still open.
+PAYABLE_DEBT = sa.and_(OPEN_DEBT, ~sa.select(_earlier.c.id).where(
+    _earlier.c.id == debt.c.waits_for, _earlier.c.paid_at.is_(None), _earlier.c.written_off_at.is_(None)).correlate(debt).exists())
 
 #: Who attested that a host is off, for the sake of one migration, and what was last known of the host. void_at: it answered after all.
 attestation = sa.Table(

@@ -112,8 +112,6 @@ class SourceOffTest(AttestationCase):
         view = self.recovered(view)
         self.assertEqual('needs_operator', view['status'])
         self.assertEqual(view['id'], self.api.instance_show('web')['locked_by'])
-        view = self.recovered(view, 'beta')        # both are off: where the guest is, nobody can tell
-        self.assertEqual('needs_operator', view['status'])
         self.back('beta')
         self.cloud.wait(view, 'failed')
 
@@ -134,6 +132,128 @@ class SourceOffTest(AttestationCase):
         self.assertEqual(GuestState.PAUSED, self.world.where(self.guest)['beta'])
         self.world.set_state('beta', self.guest, GuestState.RUNNING)       # the operator lets it run
         self.cloud.wait(view, 'completed')
+
+
+class BothOffTest(AttestationCase):
+
+    def lost(self, prepare=lambda: None):
+        """Given a migration in mid-copy whose hosts both lose their power, when both are attested to be off; gives it when it has ended."""
+        migration = self.api.live_migrate('web', 'beta')
+        self.cloud.wait_job(self.guest)
+        prepare()
+        for host in ('alpha', 'beta'):
+            self.off(host)
+        for host in ('beta', 'alpha'):
+            self.api.recover(migration['id'], host)
+        return self.cloud.wait(migration, 'failed')
+
+    def arrive(self):
+        """The guest arrives before the power goes, and no conductor hears of it."""
+        self.cloud.broker.cut('alpha')
+        self.cloud.broker.cut('beta')
+        self.world.finish_job(self.guest)
+        self.wait_for(lambda: self.world.where(self.guest).get('beta') == GuestState.RUNNING, 'the guest at beta')
+
+    def refused(self, *hosts):
+        self.wait_for(lambda: {d.host for d in self.cloud.debts() if d.refused} == set(hosts), f'refused at {hosts}')
+
+    def test_it_ends_and_says_that_nobody_knows(self):
+        view = self.lost()
+        self.assertIn('both hosts are off', view['error'])
+        self.assertEqual({('alpha', 'rollback_live_migration_at_source'), ('beta', 'rollback_live_migration_at_destination')},
+                         {(d['host'], d['action']) for d in view['debts']})
+        guest = self.api.instance_show('web')
+        self.assertEqual(('alpha', 'unknown', '', 2), tuple(guest[k] for k in ('host', 'state', 'locked_by', 'debts')))
+        self.assertEqual(({'alpha': 0, 'beta': 0}, {}), (self.cloud.places(), self.cloud.locks()))
+        self.assertEqual({'alpha': GuestState.OFF}, self.world.where(self.guest))
+        self.assertTrue(view['needs_attention'])
+        self.assertEqual({'tester'}, {a['user'] for a in view['attestations']})
+
+    def test_both_are_back_and_the_guest_never_left(self):
+        self.lost()
+        self.back('beta')
+        self.back('alpha')
+        self.cloud.wait_debts(0)
+        self.wait_for(lambda: self.api.instance_show('web')['state'] == 'stopped', 'it to be known as stopped')
+        self.cloud.wait(self.api.instance_start('web'), 'completed')
+        self.cloud.assert_clean(self.guest, 'alpha')
+
+    def test_the_source_alone_is_back_and_waits_for_the_destination_s_word(self):
+        """Given the source is back first, then nothing goes on there until the destination is, and the host is not kept from other work."""
+        self.lost()
+        self.back('alpha')
+        self.wait_for(lambda: self.api.instance_show('web')['state'] == 'stopped', 'it to be known as stopped')
+        self.cloud.create('db', 'alpha')            # sweeps have passed: a guest was made and started
+        self.assertEqual([''], [d.tried_by for d in self.cloud.debts() if d.host == 'alpha'])
+        self.assertRaises(exceptions.DebtOutstanding, self.api.instance_start, 'web')
+        [there] = self.api.debts({'host': 'beta'})
+        self.api.debt_write_off(there['id'], 'beta was scrapped')
+        self.wait_for(lambda: not self.api.debts({'host': 'alpha'}), 'alpha to have paid')
+        self.cloud.wait(self.api.instance_start('web'), 'completed')
+
+    def test_neither_was_off_and_the_guest_runs_at_the_destination(self):
+        """Given a source that the hand-over left paused, and a guest that runs at the destination, then nothing is resumed."""
+        def prepare():
+            self.arrive()
+            self.world.add_guest('alpha', uuid=self.guest, name='web', disks=(), memory_mib=64)
+            self.world.set_state('alpha', self.guest, GuestState.PAUSED, PauseReason.MIGRATION)
+        migration = self.api.live_migrate('web', 'beta')
+        self.cloud.wait_job(self.guest)
+        prepare()
+        self.cloud.wait_down('alpha')
+        self.cloud.wait_down('beta')
+        for host in ('alpha', 'beta'):
+            self.api.recover(migration['id'], host)
+        self.cloud.wait(migration, 'failed')
+        self.cloud.broker.mend('alpha')
+        self.wait_for(lambda: self.api.host_show('alpha')['state'] == 'up', 'alpha to be heard of')
+        self.cloud.create('db', 'alpha')
+        self.cloud.broker.mend('beta')
+        self.refused('beta')
+        self.assertEqual({'alpha': GuestState.PAUSED, 'beta': GuestState.RUNNING}, self.world.where(self.guest))
+        self.assertRaises(exceptions.DebtOutstanding, self.api.instance_stop, 'web')
+        self.world.undefine('alpha', self.guest)
+        self.wait_for(lambda: self.api.instance_show('web')['host'] == 'beta', 'it to be known at beta')
+        self.assertEqual('running', self.api.instance_show('web')['state'])
+
+    def test_it_had_arrived_and_went_down_there(self):
+        """Given the only copy is at the destination, off, then nothing of it is removed, and the inventory and the debts say so."""
+        self.lost(self.arrive)
+        self.cloud.broker.mend('alpha')
+        self.cloud.broker.mend('beta')
+        self.back('alpha')
+        self.back('beta')
+        self.refused('beta')
+        self.assertEqual({'beta': GuestState.OFF}, self.world.where(self.guest))
+        self.assertNotEqual([], self.world.files(self.guest, 'beta'))
+        self.assertRaises(exceptions.NotPossible, self.api.instance_start, 'web')       # alpha does not know it
+        self.assertRaises(exceptions.DebtOutstanding, self.api.instance_stop, 'web')
+
+
+class BothOffLaterTest(AttestationCase):
+
+    options = {**HASTY, 'conductor__host_lost_after': 60.0}       # neither is given up by itself
+
+    def test_in_another_step_there_is_a_way_on_already(self):
+        """Given a guest that is proven at the destination, when both hosts are off, then the rest is owed, and it is completed."""
+        self.world.inject('beta', 'post_live_migration_at_destination', 'hang')
+        migration = self.api.live_migrate('web', 'beta')
+        self.cloud.wait_job(self.guest)
+        self.world.finish_job(self.guest)
+        self.wait_for(lambda: self.cloud.agents['beta'].operations.running('post_live_migration_at_destination'), 'the step to begin')
+        for host in ('alpha', 'beta'):
+            self.off(host)
+        self.world.release()
+        for host in ('alpha', 'beta'):
+            self.api.recover(migration['id'], host)
+        view = self.cloud.wait(migration, 'completed')
+        self.assertEqual({'alpha', 'beta'}, {d['host'] for d in view['debts']})
+        self.assertEqual('beta', self.api.instance_show('web')['host'])
+        self.back('alpha')
+        self.back('beta')
+        self.cloud.wait_debts(0)
+        self.wait_for(lambda: self.api.instance_show('web')['state'] == 'stopped', 'it to be known as stopped')
+        self.cloud.assert_clean(self.guest, 'beta', 'stopped')
 
 
 class SourceOffAfterTheSwitchTest(AttestationCase):

@@ -55,7 +55,8 @@ dead       dead                                             plain               
 """
 
 LETTERS = {'S': Verdict.AT_SOURCE, 'O': Verdict.OFF_AT_SOURCE, 'D': Verdict.AT_DESTINATION, 'P': Verdict.POST_COPY,
-           'G': Verdict.GONE_WITH_SOURCE, 'w': Verdict.IN_PROGRESS, '?': Verdict.SILENT, 'X': Verdict.UNRESOLVED}
+           'G': Verdict.GONE_WITH_SOURCE, 'B': Verdict.GONE_WITH_BOTH, 'w': Verdict.IN_PROGRESS, '?': Verdict.SILENT,
+           'X': Verdict.UNRESOLVED}
 
 #: Rows: what the source says. Columns: what the destination says.
 TABLE = """
@@ -77,7 +78,7 @@ absent     X      P    X         D   D    X    X   X   D    X      ?      X
 absent+j   X      P    X         w   w    w    w   w   w    w      w      w
 silent     X      P    X         D   ?    ?    ?   ?   ?    ?      ?      ?
 silent+j   X      P    X         w   w    w    w   w   w    w      w      w
-dead       X      X    X         D   D    X    G   X   X    G      ?      X
+dead       X      X    X         D   D    X    G   X   X    G      ?      B
 dead+j     X      X    X         w   w    w    w   w   w    w      w      w
 """
 
@@ -243,6 +244,10 @@ class PropertiesTest(testtools.TestCase):
         for source, destination in self.only(Verdict.GONE_WITH_SOURCE):
             self.assertEqual(GuestState.DEAD, source.state)
             self.assertIn(destination.state, (GuestState.ABSENT, GuestState.INCOMING))
+
+    def test_gone_with_both_only_if_nobody_can_answer(self):
+        for source, destination in self.only(Verdict.GONE_WITH_BOTH):
+            self.assertEqual((GuestState.DEAD, GuestState.DEAD), (source.state, destination.state))
 
     def test_with_a_dead_destination_only_what_never_left_the_source_goes_on(self):
         for source, destination, verdict in self.pairs:

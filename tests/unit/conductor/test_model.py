@@ -67,6 +67,11 @@ def never_asking_again(workflow, cursor, event, now, policy):
     return action
 
 
+def owing_nothing(*arguments):
+    """A core that forgets what is left at hosts that are off."""
+    return dataclasses.replace(next_action(*arguments), debts=())
+
+
 def silent_sufferer(*arguments):
     """A core that never says that it needs an operator."""
     action = next_action(*arguments)
@@ -99,17 +104,22 @@ class Careless(MigrationWorld):
         return super().run(method, hv)
 
 
+#: One host at most is lost. And: a host that has lost its power may never come back, which no run can go on without.
+ONE_AT_MOST = tuple(kind for kind in KINDS if kind != 'blackout')
+WITHOUT_POWER = tuple(kind for kind in ONE_AT_MOST if kind != 'power')
+
 #: Nobody but the outcome tells that something is wrong.
-CARELESS = {'world': Careless(post_copy=False), 'judging': False, **CALM}
+CARELESS = {'world': Careless(post_copy=False), 'judging': False, 'kinds': ONE_AT_MOST, **CALM}
 
-
-#: A host that has lost its power may never come back, which no run can go on without.
-WITHOUT_POWER = tuple(kind for kind in KINDS if kind != 'power')
+#: Both hosts lose their power, which takes many steps to come back from.
+BLACKOUT = {'faults': 1, 'attempts': 1, 'kinds': ('blackout',), 'world': MigrationWorld(post_copy=False), **CALM}
 
 #: How far the search goes where two faults are too many: (what for, bounds). The others take one fault, two with MIGRATOR_TEST_FULL=1.
-BOUNDS = {'live_migration': (('one fault of any kind', {'faults': 1}),) if FULL else (
+BOUNDS = {'live_migration': (('one fault of any kind, at one host', {'faults': 1, 'kinds': ONE_AT_MOST}),
+                             ('both hosts lose their power', BLACKOUT)) if FULL else (
     ('one fault, no loss of power', {'faults': 1, 'kinds': WITHOUT_POWER}),
-    ('a host loses its power', {'faults': 1, 'kinds': ('power',), **CALM}))}
+    ('a host loses its power', {'faults': 1, 'kinds': ('power',), **CALM}),
+    ('both hosts lose their power', BLACKOUT))}
 
 
 class EveryWorkflowTest(testscenarios.WithScenarios, testtools.TestCase):
@@ -125,6 +135,8 @@ class EveryWorkflowTest(testscenarios.WithScenarios, testtools.TestCase):
         self.assertIsNone(result.broken)
         self.assertLessEqual({'completed', 'failed'}, set(result.ends))
         self.assertEqual('cancelled' in result.ends, WORKFLOWS[self.kind].abortable and self.bounds.get('aborts', True))
+        self.assertEqual('blackout' in self.bounds.get('kinds', KINDS) and self.kind == 'live_migration',
+                         f'failed{model_search.LOST}' in result.ends)
         self.assertGreater(result.visited, 10_000 if self.kind == 'live_migration' else 300)
 
 
@@ -161,6 +173,10 @@ class BrokenTest(testscenarios.WithScenarios, testtools.TestCase):
         ('the only copy is cleared before the proof', 'live_migration', world.GOOD, clearing_first(), CARELESS),
         ('an attestation is taken for absence', 'live_migration', NO_RETURN, LIVE_MIGRATION,
          {'decide': believing(GuestState.DEAD), 'faults': 1, 'kinds': ('power',), **CALM}),
+        ('both hosts off is taken for the source alone', 'live_migration', NO_RETURN, LIVE_MIGRATION,
+         {'decide': believing(GuestState.DEAD), 'faults': 1, 'kinds': ('blackout',), **CALM}),
+        ('nothing is owed when both hosts are off', 'live_migration', world.LEFTOVERS, LIVE_MIGRATION,
+         {'decide': owing_nothing, 'faults': 1, 'kinds': ('blackout',), **CALM}),
         ('a core that keeps locks', 'live_migration', model_search.LOCK, LIVE_MIGRATION, {'decide': keeping_locks}),
         ('a core that never asks again', 'live_migration', model_search.ENDS, LIVE_MIGRATION,
          {'decide': never_asking_again, 'faults': 1, **CALM}),

@@ -105,10 +105,10 @@ def memory_free(db, host):
 
 
 def post_live_migration_at_destination(db, host, plan, now):
-    """The arrived guest's files are its own from now on."""
+    """The arrived guest's files are its own from now on, also if it has stopped since."""
     row = guests.get(db, host, plan.instance_uuid)
-    if row is None or row['state'] not in (GuestState.RUNNING, GuestState.PAUSED):
-        raise exceptions.PreconditionFailed(f'{plan.instance_uuid} is not active at {host}: {row["state"] if row else "absent"}')
+    if row is None or row['state'] == GuestState.INCOMING:
+        raise exceptions.PreconditionFailed(f'{plan.instance_uuid} has not arrived at {host}: {row["state"] if row else "absent"}')
     owner = guests.MADE if row['managed'] else guests.FOUND
     changed = db.execute('UPDATE file SET owner = ? WHERE uuid = ? AND owner = ?',
                          (owner, plan.instance_uuid, guests.BY_MIGRATION + plan.migration_id)).rowcount > 0

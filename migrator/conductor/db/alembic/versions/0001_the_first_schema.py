@@ -57,6 +57,7 @@ def upgrade():
         sa.Column('instance_uuid', sa.String(length=36), nullable=False),
         sa.Column('volume_id', sa.String(length=36), nullable=False),
         sa.Column('migration_id', sa.String(length=36), nullable=False),
+        sa.Column('waits_for', sa.String(length=36), nullable=False),
         sa.Column('action', sa.String(length=64), nullable=False),
         sa.Column('arguments', sa.JSON(), nullable=False),
         sa.Column('reason', sa.Text(), nullable=False),
