@@ -6,6 +6,7 @@ import threading
 
 import testtools
 
+from migrator import concurrency
 from migrator.compute.drivers.libvirt import exports
 
 GREETING = b'NBDMAGICIHAVEOPT' + struct.pack('>H', 3)
@@ -38,7 +39,7 @@ class ExportsTest(testtools.TestCase):
         server = threading.Thread(target=serve)
         server.start()
         try:
-            return exports.problem(uri.format(listening.getsockname()[1]), patience)
+            return concurrency.run_native(exports.problem, uri.format(listening.getsockname()[1]), patience)
         finally:
             stay.set()
             server.join(20)
