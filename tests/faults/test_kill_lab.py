@@ -56,7 +56,7 @@ class KillCase(CloudCase):
                 self.break_copy(guest, here, there)
             self.assertEqual(who, self.cloud.await_death())
             self.cloud.restart(who)
-        ended = self.cloud.ended(self.api.live_migrate(guest.uuid, there, request_id=self.request))
+        ended = self.cloud.ended(self.api.live_migrate(guest.uuid, there, request_id=self.request, options=self.options))
         self.check_course(course, point, key, ended)
         self.assert_outcome(ended, guest, there if ended['status'] == Status.COMPLETED else here, ended['status'], silence=5.0)
         self.assert_nothing_leaked()
@@ -67,10 +67,11 @@ class KillCase(CloudCase):
     def asked(self, guest, there, bandwidth):
         """Ask for the migration in a thread: whoever is killed may be the one who should answer, so no answer is as good as one."""
         self.request = f'once-{guest.uuid}-{self.id()}-{random.random()}'[-100:]
+        self.options = {'bandwidth_mib': bandwidth}
 
         def ask():
             with contextlib.suppress(exceptions.Unavailable):
-                self.api.live_migrate(guest.uuid, there, request_id=self.request, options={'bandwidth_mib': bandwidth})
+                self.api.live_migrate(guest.uuid, there, request_id=self.request, options=self.options)
         asking = threading.Thread(target=ask, daemon=True)
         asking.start()
         yield
