@@ -236,10 +236,12 @@ def progress(tx, host, jobs, quiet=0, kind=AgentKind.COMPUTE):
 
     A guest is moved by its source, a volume by either side. jobs: migration id -> Job (kind volume: Progress) as a dict. quiet:
     milliseconds for which the agent, which tells by this that a job is under way, need not be asked for it. Whatever is due
-    sooner stays so: the time limit, an abort that is pending, and a workflow that does something else by now.
+    sooner stays so: the time limit, an abort that is pending, a silence that only an answer ends, and a workflow that does something
+    else by now.
     """
     later = now_ms() + int(quiet)
     running = sa.and_(migration.c.status == Status.RUNNING.value, migration.c.phase == Phase.OPERATION.value, migration.c.abort == '',
+                      migration.c.silent_since == 0,
                       sa.or_(migration.c.deadline == 0, migration.c.deadline > later), migration.c.next_wakeup < later)
     told = sa.case({known: sa.literal(jobs[known], sa.JSON()) for known in sorted(jobs)}, value=migration.c.id)
     if tx.dialect.name == 'postgresql':        # to which this is text; the other two store it as it is

@@ -315,6 +315,20 @@ class DestinationOffTest(AttestationCase):
         self.cloud.wait_debts(0)
         self.assertEqual([], self.world.leftovers(self.guest))
 
+    def test_a_silence_is_counted_and_forgotten(self):
+        """Given a source that does not answer, then it is told for how long and what follows; when it is back, neither."""
+        migration = self.api.live_migrate('web', 'beta')
+        self.cloud.wait_job(self.guest)
+        self.assertEqual(0, self.api.show(migration['id'])['silent_seconds'])
+        self.cloud.broker.cut('alpha')
+        self.wait_for(lambda: self.api.show(migration['id'])['silent_seconds'] >= 1, 'the silence to be counted')
+        self.assertIn('it needs an operator after 60 s', self.api.show(migration['id'])['reason'])
+        self.cloud.broker.mend('alpha')
+        self.wait_for(lambda: not self.api.show(migration['id'])['silent_seconds'], 'the silence to be forgotten')
+        self.world.finish_job(self.guest)
+        self.assertEqual(0, self.cloud.wait(migration, 'completed')['silent_seconds'])
+        self.cloud.assert_clean(self.guest, 'beta')
+
     def test_a_guest_that_may_have_run_there_is_not_resumed(self):
         """Given a source paused by the hand-over and a destination that is off, then the source is not resumed until it is known."""
         migration = self.api.live_migrate('web', 'beta')
