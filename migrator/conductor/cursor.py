@@ -7,6 +7,9 @@ from migrator.states import Status
 
 GIB = 1 << 30
 
+#: Seconds by which a time may lie too far ahead before it is taken for one of a clock that was set back since.
+SLACK = 60.0
+
 
 class Phase(enum.StrEnum):
     """What the current step is waiting for. Every phase is a row with a time at which it is looked at again."""
@@ -109,7 +112,31 @@ class Policy:
     completion: float = 0.0      # for how long the hypervisor's migration may run; 0: without limit
     per_gib: float = 0.0         # what that is reckoned from: for each GiB of memory and of each disk that is copied, 2 GiB at least
 
+    @classmethod
+    def of(cls, settings, **more):
+        """Take the numbers from the [conductor] group of the configuration."""
+        return cls(claim=settings.claim_seconds, poll=settings.poll_interval, retry=settings.retry_interval,
+                   observe=settings.observe_interval, lost_after=settings.host_lost_after, step_attempts=settings.step_attempts, **more)
+
+    @property
+    def horizon(self):
+        """Seconds: no wait is longer. What lies further ahead was written when the database's clock had not yet been set back."""
+        return max(self.claim, self.poll, self.retry, self.observe * 4, self.queue) + SLACK
+
     def limited(self, memory_mib, copied):
         """Reckon `completion` for a guest. copied: sizes in bytes of the disks that are copied; of all, as long as that is not known."""
         sizes = [memory_mib << 20, *copied]
         return dataclasses.replace(self, completion=self.per_gib * sum(max(2.0, size / GIB) for size in sizes))
+
+
+def anchored(cursor: Cursor, now: int, policy: Policy) -> Cursor:
+    """Bring times of a cursor that lie further ahead than they can to where they may be: the clock was set back since. Pure.
+
+    A silence cannot begin in the future, and no time limit ends later than one that begins now.
+    """
+    if cursor.silent_since > now:
+        cursor = dataclasses.replace(cursor, silent_since=now)
+    latest = now + int(policy.completion * 1000)
+    if policy.completion and cursor.deadline > latest:
+        cursor = dataclasses.replace(cursor, deadline=latest)
+    return cursor

@@ -7,7 +7,7 @@ that nothing is known: it leads to a question, never to a conclusion.
 import dataclasses
 
 from migrator.conductor import locate, locate_volume, stimulus
-from migrator.conductor.cursor import AbortCause, Action, Cursor, Direction, Kind, Phase, Policy
+from migrator.conductor.cursor import AbortCause, Action, Cursor, Direction, Kind, Phase, Policy, anchored
 from migrator.conductor.locate import Verdict
 from migrator.conductor.turns import (
     Situation,
@@ -34,6 +34,7 @@ def next_action(workflow: Workflow, cursor: Cursor, event, now: int, policy: Pol
 
     known: what conditions look at: under each step's name what it returned, that of the event among it, and `options`.
     """
+    cursor = anchored(cursor, now, policy)
     at = Situation(workflow, cursor, policy, now, known or {})
     if cursor.status.terminal:
         if isinstance(event, (stimulus.Abort, stimulus.Recover)):

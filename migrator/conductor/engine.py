@@ -17,7 +17,7 @@ from migrator.conductor import stimulus
 from migrator.conductor.agents import Reply, arguments_of, check_reporter, finished, host_of, place_of
 from migrator.conductor.claims import Claims
 from migrator.conductor.cursor import Kind, Phase
-from migrator.conductor.db import attestations, catalogue, debts, hosts, ledger
+from migrator.conductor.db import attestations, catalogue, debts, hosts, ledger, views
 from migrator.conductor.decide import next_action
 from migrator.conductor.workflows import WORKFLOWS
 from migrator.conductor.workflows.model import Commit, Role
@@ -307,7 +307,7 @@ def reporter_of(row, op_id):
 
 def is_restarting(host, policy):
     """True for a host whose agent said lately that it stops: it is expected back. host: a row of service with the time as `now`."""
-    return bool(host.draining) and host.now - host.last_seen < policy.lost_after * 1000
+    return bool(host.draining) and views.lately(host.now, host.last_seen, policy.lost_after)
 
 
 def limited_by(policy, plan):
@@ -320,8 +320,8 @@ def stale(record, reply):
     if reply.op_id and reply.op_id != record.op_id:
         return True
     if isinstance(reply.event, stimulus.Due):
-        waiting = record.cursor.phase is Phase.QUEUED
-        return not waiting and (record.row.next_wakeup is None or record.row.next_wakeup > record.now)
+        ahead = None if record.row.next_wakeup is None else record.row.next_wakeup - record.now
+        return record.cursor.phase is not Phase.QUEUED and (ahead is None or 0 < ahead <= record.policy.horizon * 1000)
     return False
 
 

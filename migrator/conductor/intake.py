@@ -186,9 +186,7 @@ class Intake:
         return Transition(record, after, action_of(action, kind, cursor), Reply(stimulus.Due()), self.engine.clock())
 
     def _policy(self, order):
-        s = self.settings
-        policy = Policy(claim=s.claim_seconds, poll=s.poll_interval, retry=s.retry_interval, observe=s.observe_interval,
-                        lost_after=s.host_lost_after, step_attempts=s.step_attempts, per_gib=s.completion_timeout if order.limits else 0.0)
+        policy = Policy.of(self.settings, per_gib=self.settings.completion_timeout if order.limits else 0.0)
         return policy.limited(*order.limits) if policy.per_gib else policy
 
     def _lost_race(self, request_id, prepare, wanted, error):

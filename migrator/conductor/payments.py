@@ -7,6 +7,7 @@ from oslo_log import log
 
 from migrator.conductor import stimulus
 from migrator.conductor.agents import Place, Reply, check_reporter, finished
+from migrator.conductor.cursor import Policy
 from migrator.conductor.db import debts, ledger
 from migrator.conductor.engine import commit
 from migrator.conductor.workflows import WORKFLOWS
@@ -27,11 +28,12 @@ class Payments:
         self.database = database
         self.agents = agents
         self.settings = settings
+        self.horizon = Policy.of(settings).horizon
 
     def collect(self):
         """Issue the debts that are due at hosts that are up. Called by the sweep; several conductors may do it at once."""
         wait = self.settings.claim_seconds * 1000
-        for row in self.database.run(lambda tx: debts.due(tx, self.settings.host_down_after)):
+        for row in self.database.run(lambda tx: debts.due(tx, self.settings.host_down_after, horizon=self.horizon)):
             if self.database.run(lambda tx, row=row: debts.claim(tx, row, wait)):
                 self._issue(row)
 

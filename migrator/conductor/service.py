@@ -10,6 +10,7 @@ from oslo_log import log
 from migrator import concurrency, exceptions, service
 from migrator.conductor import later
 from migrator.conductor.agents import Agents
+from migrator.conductor.cursor import Policy
 from migrator.conductor.db import ledger, schema
 from migrator.conductor.db.database import Database
 from migrator.conductor.engine import Engine
@@ -46,6 +47,7 @@ class ConductorService(service.Service):
         super().__init__('migrator-conductor', conf.host, conf.graceful_stop_timeout)
         settings = conf.conductor
         self.settings = settings
+        self.horizon = Policy.of(settings).horizon
         self.database = database or Database(conf.database.connection)
         self.versions = AgentVersions(self.database, settings.host_down_after)
         self.volume_versions = AgentVersions(self.database, settings.host_down_after, contract.VOLUME_VERSION, AgentKind.VOLUME)
@@ -125,7 +127,7 @@ class ConductorService(service.Service):
             self._refresh_at = time.monotonic() + REFRESH_SECONDS
             self.versions.refresh()
             self.volume_versions.refresh()
-        for migration_id in self.database.run(lambda tx: ledger.due(tx, self.settings.sweep_batch)):
+        for migration_id in self.database.run(lambda tx: ledger.due(tx, self.settings.sweep_batch, self.horizon)):
             if migration_id not in self._waking:
                 self._waking.add(migration_id)
                 if not self.pool.queue(self._wake, migration_id):

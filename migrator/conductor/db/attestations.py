@@ -22,7 +22,8 @@ def void(tx, migration_id, host):
 
 def of_migration(tx, migration_id):
     """Read the attestations of a migration, oldest first, each with whether its host was heard of since. One statement."""
-    since = sa.exists().where(service.c.host == attestation.c.host, service.c.last_seen > attestation.c.at)     # any agent of the host
+    since = sa.exists().where(service.c.host == attestation.c.host, service.c.last_seen > attestation.c.at,
+                              service.c.last_seen != attestation.c.last_seen)     # any agent of the host
     heard = sa.or_(attestation.c.void_at.is_not(None), since)
     return tx.execute(sa.select(attestation, heard.label('heard')).where(attestation.c.migration_id == migration_id)
                       .order_by(attestation.c.at)).all()

@@ -3,6 +3,7 @@ import uuid
 
 import sqlalchemy as sa
 
+from migrator.conductor.db import ledger
 from migrator.conductor.db.database import now_ms
 from migrator.conductor.db.tables import OPEN_DEBT, PAYABLE_DEBT, debt, instance, migration, service
 from migrator.states import AgentKind
@@ -21,10 +22,10 @@ def insert(tx, record, host, action, arguments, reason, agent=AgentKind.COMPUTE,
     return made
 
 
-def due(tx, host_down_after, limit=50):
+def due(tx, host_down_after, limit=50, horizon=None):
     """Read debts whose time and turn have come and whose agent is up. One statement.
 
-    With them the agent's process, the migration's kind and epoch, and where the catalogue has the guest.
+    horizon: see ledger.due. With them the agent's process, the migration's kind and epoch, and where the catalogue has the guest.
     """
     return tx.execute(
         sa.select(debt, service.c.process_id.label('process_id'), migration.c.epoch.label('epoch'), migration.c.kind.label('kind'),
@@ -32,7 +33,7 @@ def due(tx, host_down_after, limit=50):
         .join(service, sa.and_(service.c.host == debt.c.host, service.c.kind == debt.c.agent))
         .join(migration, migration.c.id == debt.c.migration_id)
         .outerjoin(instance, instance.c.uuid == debt.c.instance_uuid)
-        .where(PAYABLE_DEBT, debt.c.next_wakeup <= now_ms(), service.c.draining.is_(False),
+        .where(PAYABLE_DEBT, ledger.come(debt.c.next_wakeup, horizon), service.c.draining.is_(False),
                service.c.last_seen > now_ms() - int(host_down_after * 1000)).order_by(debt.c.next_wakeup).limit(limit)).all()
 
 

@@ -67,10 +67,15 @@ def operation_id(owner, cursor):
 
 
 def attested(agent):
-    """Tell, within a query on migrations, whether a host counts as off. agent: its service row; it must not have been heard of since."""
+    """Tell, within a query on migrations, whether a host counts as off. agent: its service row; it must not have been heard of since.
+
+    An attestation that lies ahead was made before the clock was set back. Then times do not tell what came since, but whether it is still
+    the same heartbeat that was the last one.
+    """
     return sa.select(sa.func.count()).where(
         attestation.c.migration_id == migration.c.id, attestation.c.host == agent.c.host, attestation.c.void_at.is_(None),
-        attestation.c.at >= agent.c.last_seen).correlate(migration, agent).scalar_subquery()
+        sa.or_(sa.and_(attestation.c.at >= agent.c.last_seen, attestation.c.at <= now_ms()),
+               attestation.c.last_seen == agent.c.last_seen)).correlate(migration, agent).scalar_subquery()
 
 
 def _loading():
@@ -104,7 +109,7 @@ def address(now, process_id, monotonic, last_seen, places, dead=False):
     """Reckon an agent's clock from its last heartbeat. A late heartbeat makes the result early, hence a not_after strict."""
     if not process_id:
         return Agent('', 0.0, dead=dead)
-    return Agent(process_id, monotonic + (now - last_seen) / 1000, places, dead)
+    return Agent(process_id, monotonic + max(0, now - last_seen) / 1000, places, dead)
 
 
 def cursor_of(row):
@@ -191,10 +196,19 @@ def note(tx, migration_id, at, cursor, what, reason, user='', request_id=''):
                                        reason=reason[:LEGAL_REASON], user=user, request_id=request_id))
 
 
-def due(tx, limit):
-    """Name the workflows whose time has come, longest first. One statement."""
-    return tx.execute(sa.select(migration.c.id).where(migration.c.next_wakeup <= now_ms())
+def due(tx, limit, horizon=None):
+    """Name the workflows whose time has come, longest first. One statement.
+
+    horizon: seconds that none waits for; one whose time lies further ahead is due too, for the clock was set back. None: there is none.
+    """
+    return tx.execute(sa.select(migration.c.id).where(come(migration.c.next_wakeup, horizon))
                       .order_by(migration.c.next_wakeup).limit(limit)).scalars().all()
+
+
+def come(wakeup, horizon):
+    """Tell, within a query, whether the time in a column has come. horizon: see due."""
+    now = now_ms()
+    return wakeup <= now if horizon is None else sa.or_(wakeup <= now, wakeup > now + int(horizon * 1000))
 
 
 def make_due(tx, migrations):
@@ -212,12 +226,16 @@ def queued(tx, hosts, limit, kind=AgentKind.COMPUTE):
 
 
 def ended_since(tx, instances, moment):
-    """Name those of the guests on which a workflow ended, or a debt was paid, after `moment`. Two statements for each 500."""
+    """Name those of the guests on which a workflow ended, or a debt was paid, after `moment`. Two statements for each 500.
+
+    An end that lies ahead was written before the clock was set back, and is no news.
+    """
     found = set()
     for start in range(0, len(instances), 500):
         some = instances[start:start + 500]
         for table, end in ((migration, migration.c.finished_at), (debt, debt.c.paid_at)):
-            found.update(tx.execute(sa.select(table.c.instance_uuid).where(table.c.instance_uuid.in_(some), end > moment)).scalars())
+            found.update(tx.execute(sa.select(table.c.instance_uuid).where(
+                table.c.instance_uuid.in_(some), end > moment, end <= now_ms() + 1000)).scalars())
     return found
 
 

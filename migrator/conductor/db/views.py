@@ -120,7 +120,16 @@ def host_view(row, down_after):
 
 def is_up(row, down_after):
     """True when the host was heard of lately, by the database's clock."""
-    return row.now - row.last_seen < down_after * 1000
+    return lately(row.now, row.last_seen, down_after)
+
+
+def lately(now, seen, seconds):
+    """Tell whether an agent was heard of within so many seconds. now, seen: in milliseconds of the database's clock.
+
+    If that clock was set back, what was seen lies ahead of it. One that lives is heard of again at once; one that does not must not look
+    alive until the clock is there again.
+    """
+    return abs(now - seen) < seconds * 1000
 
 
 def instance_view(row, down_after):
@@ -129,5 +138,5 @@ def instance_view(row, down_after):
     return {'uuid': row.uuid, 'name': row.name, 'host': row.host, 'state': row.state, 'memory_mib': row.memory_mib, 'vcpus': row.vcpus,
             'disks': row.disks, 'managed': bool(row.managed), 'note': row.note, 'locked_by': row.locked_by or '', 'debts': row.owed,
             'sighting': {'host': row.sighted_host, 'state': row.sighted_state} if row.sighted_host else {},
-            'host_state': 'up' if row.now - seen < down_after * 1000 else 'down', 'host_last_seen': moment(seen),
+            'host_state': 'up' if lately(row.now, seen, down_after) else 'down', 'host_last_seen': moment(seen),
             'host_silent_seconds': max(0, row.now - seen) // 1000 if seen else 0, 'updated_at': moment(row.updated_at)}
