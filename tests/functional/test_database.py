@@ -314,6 +314,8 @@ class RowsTest(DatabaseTestCase):
         ended = self.migration(next_wakeup=None)
         self.assertEqual([later, late], self.run_(lambda tx: ledger.due(tx, 10)))
         self.assertEqual([later], self.run_(lambda tx: ledger.due(tx, 1)))
+        self.assertEqual([later, late], self.run_(lambda tx: ledger.due(tx, 10, horizon=3600)))
+        self.assertEqual([later, late, future], self.run_(lambda tx: ledger.due(tx, 10, horizon=30)))
         self.assertEqual(4, self.count(tables.migration, tables.migration.c.id.in_([late, later, future, ended])))
 
     def test_words_of_any_script_and_length(self):
@@ -349,7 +351,7 @@ class RowsTest(DatabaseTestCase):
         known = self.migration(Cursor(Status.COMPLETED, Phase.ENDED))
         record = self.run_(lambda tx: ledger.load(tx, known))
         self.run_(lambda tx: debts.insert(tx, record, 'beta', 'post_live_migration_at_source', {'plan': {}}, 'it was away'))
-        row = self.run_(lambda tx: debts.due(tx, 60))[0]
+        row = self.run_(lambda tx: debts.due(tx, 60, horizon=90))[0]
         claims = self.at_once(8, lambda _: self.run_(lambda tx: debts.claim(tx, row, 60_000)))
         self.assertEqual((1, 7), (claims.count(True), claims.count(False)), claims)
         self.assertEqual([], self.run_(lambda tx: debts.due(tx, 60)))
