@@ -1,7 +1,4 @@
-"""Volume agents (design, section 4): the drivers' contract, the driver `qsd`, and the copier.
-
-The agent that runs them comes with the volume workflows; nothing here is installed as a service yet.
-"""
+"""Volume agents: their endpoint, the drivers of arrays, and the host copy."""
 import pathlib
 
 

@@ -21,7 +21,7 @@ class Comparison:
         self._links, self._loop = (source, destination), loop
         self._size = source.size
         self._digests, self._next, self._sum = {}, 0, hashlib.sha256()     # a chunk's digest waits for those before it
-        self._sampled = False
+        self._sampled, self._spare = False, []      # memory to be used again
         self._different = []
 
     def run(self, samples=0, seed=''):
@@ -82,10 +82,11 @@ class Comparison:
 
     def _begin(self, number, offset):
         length = self._length(offset)
-        pair, left = [nbd.Buffer(length) for _ in self._links], [len(self._links)]
+        pair = self._spare.pop() if length == CHUNK and self._spare else [bytearray(length) for _ in self._links]
+        left = [len(self._links)]
         self._loop.throttle.took(length)
-        for link, buffer in zip(self._links, pair, strict=True):
-            self._read(link, buffer, offset, lambda: self._came(left, number, offset, pair))
+        for link, data in zip(self._links, pair, strict=True):
+            self._read(link, nbd.Buffer.from_buffer(data), offset, lambda: self._came(left, number, offset, pair))
 
     def _read(self, link, buffer, offset, came):
         def read(error):
@@ -98,11 +99,13 @@ class Comparison:
         left[0] -= 1
         if left[0]:
             return
-        ours, theirs = (buffer.to_bytearray() for buffer in pair)
+        ours, theirs = pair
         if ours != theirs:
             self._different.append(offset)
         self._loop.moved += len(ours)
         self._digests[number] = offset, hashlib.sha256(ours).digest()
+        if len(ours) == CHUNK:
+            self._spare.append(pair)
         while self._next in self._digests:
             place, digest = self._digests.pop(self._next)
             self._sum.update(place.to_bytes(8, 'big') + digest)
