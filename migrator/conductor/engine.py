@@ -202,7 +202,8 @@ class Engine:
     def _store(self, tx, record, action, reply, request):
         row, cursor = record.row, action.cursor
         ended = action.kind is Kind.END
-        again = action.kind is Kind.POLL or (action.kind is Kind.OBSERVE and record.cursor.phase is Phase.OBSERVING)
+        again = action.kind is Kind.POLL or tried_again(record, action) \
+            or (action.kind is Kind.OBSERVE and record.cursor.phase is Phase.OBSERVING)
         values = {'reason': row.reason if again else action.reason}
         if reply.plan:
             values['plan'] = reply.plan
@@ -217,7 +218,7 @@ class Engine:
         if WORKFLOWS[row.kind].checks:
             values['admitted'] = not ended and (row.admitted or cursor.phase is not Phase.QUEUED)
         after = ledger.store(tx, record, cursor, wake_at=None if ended else record.now + int(action.wake_in * 1000), **values)
-        if action.kind in NOTED or (not again and action.reason != row.reason):
+        if not again and (action.kind in NOTED or action.reason != row.reason):
             ledger.note(tx, row.id, record.now, cursor, action.kind.value, action.reason,
                         user=request.user if request else '', request_id=request.request_id if request else row.request_id)
         return after
@@ -313,6 +314,12 @@ def is_restarting(host, policy):
 def limited_by(policy, plan):
     """The time limit, once it is known what is copied."""
     return policy.limited(plan['memory_mib'], [disk['size'] for disk in plan['disks'] if disk['target'] in plan['copy']])
+
+
+def tried_again(record, action):
+    """True for one more try of what an operator is waited for: it is counted, and worth a line only if it ends in another way."""
+    before, after = record.cursor, action.cursor
+    return action.kind is Kind.START and before.step == after.step and before.status is after.status is Status.NEEDS_OPERATOR
 
 
 def stale(record, reply):

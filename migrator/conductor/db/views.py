@@ -21,7 +21,7 @@ def migration_view(row, owed=(), events=None, attested=None):
     """One migration. row: a migration row or anything with its attributes. events, attested: for `show` only."""
     view = {name: getattr(row, name) for name in (
         'id', 'kind', 'resource', 'instance_uuid', 'instance_name', 'volume_id', 'volume_name', 'source_host', 'destination_host',
-        'status', 'step', 'direction', 'reason', 'error', 'no_return', 'progress', 'request_id', 'user')}
+        'status', 'step', 'attempt', 'direction', 'reason', 'error', 'no_return', 'progress', 'request_id', 'user')}
     if Status(row.status).terminal and row.progress:
         view['progress'] = {**row.progress, 'active': False}
     view.update(abort_requested=bool(row.abort), needs_attention=row.status == Status.NEEDS_OPERATOR.value or bool(owed),

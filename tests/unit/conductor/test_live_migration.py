@@ -174,7 +174,15 @@ class StubbornTest(CloudTestCase):
         self.assertTrue(view['needs_attention'])
         self.assertEqual(moving['id'], self.api.instance_show('web')['locked_by'])
         self.assertIn('rollback_live_migration_at_source', view['reason'])
-        self.world.release()
+        first = view
+        view = self.wait_for(lambda: (now := self.api.show(moving['id']))['attempt'] >= first['attempt'] + 3 and now, 'three more tries')
+        self.assertEqual(('needs_operator', first['reason']), (view['status'], view['reason']))
+        self.assertEqual(len(first['events']), len(view['events']))        # the reason is the same: the tries are counted
+        self.world.host_down('alpha')
+        self.world.release()                                               # now it fails for another reason
+        view = self.wait_for(lambda: (now := self.api.show(moving['id']))['reason'] != first['reason'] and now, 'another reason')
+        self.assertEqual((len(first['events']) + 1, view['reason']), (len(view['events']), view['events'][-1]['reason']))
+        self.world.host_up('alpha')
         self.cloud.wait(moving, 'failed')
         self.cloud.assert_clean(self.guest, 'alpha')
 
