@@ -7,6 +7,7 @@ import random
 import signal
 import subprocess
 import time
+import types
 
 from migrator.volume import copier_path
 from tests import base
@@ -189,6 +190,20 @@ class CopierTest(base.TestCase):
         self.harness.arrays['b'].kill()
         code, said = copier.end()
         self.assertEqual((1, 'error', 'destination'), (code, said['ended'], said['end']))
+
+    def test_what_was_not_flushed_is_not_recorded(self):
+        """Given a destination that takes all writes and fails to flush, then that is an error, and the checkpoint has nothing."""
+        socket = self.temp_dir / 'unflushed'
+        server = subprocess.Popen(['nbdkit', '--foreground', '--exit-with-parent', '--unix', socket, 'eval', f'get_size=echo {SIZE}',
+                                   'pread=head -c $3 /dev/zero', 'pwrite=cat >/dev/null', 'flush=echo EIO no power >&2; exit 1'],
+                                  stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self.addCleanup(server.wait)
+        self.addCleanup(server.kill)
+        self.wait_for(socket.exists, 'the server')
+        self.destination = types.SimpleNamespace(uri=f'nbd+unix:///?socket={socket}')
+        code, said = self.start('--record', 0.2).end()
+        self.assertEqual((1, 'destination', 5), (code, said['end'], said['errno']))
+        self.assertFalse(self.checkpoint.exists())
 
     def test_a_destination_that_is_too_small_is_an_error(self):
         self.harness.b.create('fast', 'small', MIB, '11111111-2222-3333-4444-555555555555')

@@ -237,7 +237,7 @@ class CopyingTest(base.TestCase):
 
     def test_an_array_that_says_nothing_is_given_up_and_gone_on_with(self):
         """Given an array that freezes in mid-copy, when patience is over, then that is an error; thawed, the copy goes on."""
-        self.copying = copying.Copying(str(self.folder), patience=1.0)
+        self.copying = copying.Copying(str(self.folder), patience=3.0)
         self.addCleanup(self.copying.stop)
         outcome = self.start(8 * MIB)
         self.wait_for(lambda: self.done() > 0, 'a record')
@@ -245,7 +245,7 @@ class CopyingTest(base.TestCase):
         self.wait_for(lambda: outcome, 'the end')
         error = self.assertRaises(exceptions.DriverError, self.copying.copy, MIGRATION, *self.pair)
         for each in (outcome[0], error):
-            self.assertEqual('the copy stopped; neither end has answered for 1 s', str(each))
+            self.assertEqual('the copy stopped; neither end has answered for 3 s', str(each))
         self.harness.arrays['b'].process.send_signal(signal.SIGCONT)
         self.assertLess(self.copying.copy(MIGRATION, *self.pair)['bytes'], WRITTEN)
         self.assert_same()
@@ -265,8 +265,8 @@ class CopyingTest(base.TestCase):
         self.assert_same()
 
     def test_the_hub_does_not_stand_still_while_it_copies(self):
-        said = json.loads(self.agent('eventlet', 16 * MIB).communicate(timeout=60)[0])
-        self.assertLess(said['longest'], 1.0)
+        said = json.loads(self.agent('eventlet', 8 * MIB).communicate(timeout=60)[0])
+        self.assertLess(said['longest'], said['seconds'] / 2)
         self.assert_same()
 
     def agent(self, mode, rate):
