@@ -82,12 +82,12 @@ class OperationServer:
     def accept(self, envelope, method, arguments, fn):
         """Judge a request, and run `fn` without arguments in a thread of its own if it is new and timely.
 
-        envelope: facts.Envelope. method: its name. arguments: the request's other arguments, JSON values; with the method they tell
-        whether a known op_id is the same request. fn: returns the operation's result, a dict of JSON values. Returns the Report that
-        acknowledges it. Raises InvalidRequest, AgentDraining, WrongProcess, StaleEpoch, RequestExpired, AgentBusy or JournalError: then
-        it did not and will not run for this request.
+        envelope: facts.Envelope. method: its name. arguments: the request's other arguments, JSON values; with the method they tell,
+        by their meaning, whether a known op_id is the same request. fn: returns the operation's result, a dict of JSON values. Returns
+        the Report that acknowledges it. Raises InvalidRequest, AgentDraining, WrongProcess, StaleEpoch, RequestExpired, AgentBusy or
+        JournalError: then it did not and will not run for this request.
         """
-        digest = hashlib.sha256(json.dumps([method, envelope.migration_id, arguments], sort_keys=True).encode()).hexdigest()
+        digest = hashlib.sha256(json.dumps([method, envelope.migration_id, meaning(arguments)], sort_keys=True).encode()).hexdigest()
         with self._accepting:
             known = concurrency.run_native(self._journal.get, envelope.op_id)
             if known is not None:
@@ -270,3 +270,16 @@ class OperationServer:
             self._changed.notify_all()
         for op_id in self.running():
             LOG.warning('%s is left running; the hypervisor may go on with it', op_id)
+
+
+def meaning(value):
+    """Give JSON values without what is empty in them, by which requests are compared.
+
+    A conductor of a later version that repeats what an earlier one began names fields that this one did not know, with the value that
+    stands for their absence. That is the same request, and to refuse it would be taken for its failure.
+    """
+    if isinstance(value, dict):
+        return {key: said for key, part in value.items() if (said := meaning(part))}
+    if isinstance(value, (list, tuple)):
+        return [meaning(part) for part in value]
+    return value

@@ -6,7 +6,9 @@ a CALL, or for the acknowledgement of a SPAWN; it says nothing about how long th
 
 Each table begins with 1.0: no peer without it exists. A method or an argument that comes after that raises
 the minor version and says in which it came. The arguments that a method was born with are needed; later ones are left out for a peer
-that does not know them, and must be such that the request is right without them.
+that does not know them, and must be such that the request is right without them. A field that is added to what a request carries,
+such as the plan, has an empty default (false, 0, no text, an empty list): agents compare a repeated request with the first one by what
+is not empty.
 """
 import dataclasses
 import enum

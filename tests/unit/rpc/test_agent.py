@@ -105,6 +105,23 @@ class AcceptTest(AgentTestCase):
         for method, arguments in (('pre_live_migration', {'plan': 2}), ('live_migration', {'plan': 1})):
             self.assertRaises(exceptions.InvalidRequest, self.server.accept, envelope, method, arguments, self.fail)
 
+    def test_a_conductor_of_a_later_version_may_repeat_what_an_earlier_one_began(self):
+        """Given a plan and a disk that have new fields since, when they say nothing, then it is the same request; else it is another."""
+        disk = facts.Disk(target='vda', path='/instances/x/vda.qcow2')
+        plan = facts.to_wire(facts.Plan(migration_id=support.envelope().migration_id, instance_uuid=str(uuid.uuid4()), source_host='a',
+                                        destination_host='b', disks=(disk,), copy=('vda',)))
+        newer = {'throttled': False, 'volumes': [], 'cpu_model': '', 'numa': {}, 'weight': 0, 'zone': None}
+        envelope, runs = support.envelope(), []
+        self.server.accept(envelope, 'pre_live_migration', {'plan': plan}, lambda: runs.append(1))
+        self.conductor.next_report()
+        again = {**plan, **newer, 'disks': [{**plan['disks'][0], **newer}]}
+        report = self.server.accept(envelope, 'pre_live_migration', {'plan': again, 'later': ''}, lambda: runs.append(2))
+        self.assertEqual((OperationState.SUCCEEDED, [1]), (report.state, runs))
+        for other in ({**again, 'throttled': True}, {**again, 'copy': []}, {**again, 'disks': [{**again['disks'][0], 'numa': {'0': 1}}]},
+                      {**again, 'disks': [*again['disks'], {}]}):
+            self.assertRaises(exceptions.InvalidRequest, self.server.accept, envelope, 'pre_live_migration', {'plan': other}, dict)
+        self.assertEqual([1], runs)
+
     def test_a_request_from_an_older_epoch_is_refused(self):
         new = support.envelope(epoch=5)
         self.server.accept(new, 'pre_live_migration', {}, dict)
