@@ -68,7 +68,8 @@ class Copying:
     """The copies and comparisons of one agent. folder: where checkpoints are; begin: starts a program, Child but for tests."""
 
     def __init__(self, folder, begin=Child, clock=time.monotonic, patience=PATIENCE):
-        self._folder, self._begin, self._clock, self._patience = folder, begin, clock, patience
+        self._folder = os.path.abspath(folder)      # the copier has another working directory
+        self._begin, self._clock, self._patience = begin, clock, patience
         self._lock = concurrency.native_lock()
         self._jobs = {}
         self._stopping = False
