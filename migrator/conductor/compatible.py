@@ -6,7 +6,7 @@ retry and a real run decide alike.
 import dataclasses
 
 from migrator.rpc import facts
-from migrator.states import GuestState
+from migrator.states import GuestState, PauseReason
 
 #: Cache modes under which a shared disk is never served from a host's own page cache, so that both hosts see the same bytes.
 SAFE_SHARED_CACHE = ('none', 'directsync')
@@ -44,6 +44,8 @@ def _shared(disk, source, destination):
 def _guest(source):
     if source.state not in (GuestState.RUNNING, GuestState.PAUSED):
         yield f'the guest is {source.state.value} at the source, not running'
+    if source.reason is PauseReason.IO_ERROR:
+        yield 'the guest stands still after an I/O error of a disk; it can be moved once it goes on'
     if source.job_active:
         yield 'a migration or another job of the guest is active at the source'
 
@@ -63,6 +65,8 @@ def _hypervisor(source, destination):
         yield f'the destination is not free for the guest: {destination.occupied}'
     for path in destination.boot_files_missing:
         yield f'the guest boots from {path}, which the destination does not have'
+    for words in destination.volumes_silent:
+        yield f'asked by the destination, {words}'
 
 
 def _cpu(source, destination):

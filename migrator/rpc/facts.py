@@ -134,6 +134,7 @@ class DestinationFacts:
     backing_found: tuple[str, ...] = ()               # of the instance's backing files, those that are there
     files_found: tuple[str, ...] = ()                 # the guest's disk files that are there: good if shared, else in the way
     boot_files_missing: tuple[str, ...] = ()          # of the guest's boot files, those that are not there
+    volumes_silent: tuple[str, ...] = ()              # of the guest's volumes, those whose exports do not answer from here, in words
     occupied: str = ''                                # a domain of this uuid, or what else stands in the way, in words; '' is good
     migration_host: str = ''                          # address that takes the hypervisor's migration stream
     connection_uri: str = ''                          # what the source's hypervisor connects to

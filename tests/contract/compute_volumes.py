@@ -159,6 +159,14 @@ class Scenarios(Words):
                 self.assert_same_disks(uuid_, lambda act=act: act(self.attachment(uuid_)), exceptions.PreconditionFailed)
             self.assert_same_disks(uuid_, lambda: self.a.detach_volume(attachment), exceptions.PreconditionFailed)
 
+    def test_a_host_tells_of_volumes_that_do_not_answer_it(self):
+        uuid_, attachment, _ = self.given_attached()
+        guest = hands.guest_of(self.a, uuid_)
+        self.assertEqual((), self.b.check_can_live_migrate_destination(guest).volumes_silent)
+        self.harness.set_export(attachment.connection, answers=False)
+        (words,) = self.b.check_can_live_migrate_destination(guest).volumes_silent
+        self.assertIn(attachment.connection.uri, words)
+
     def test_an_attached_volume_goes_with_its_guest_and_is_not_copied(self):
         uuid_, attachment, target = self.given_attached()
         plan = self.move(self.a, self.b, uuid_)
@@ -187,7 +195,7 @@ class Stalls(Words):
         self.assertIn(attachment.connection.uri, self.a.resume_stalled(uuid_))
         self.assertEqual((uuid_,), self.a.stalled())
         self.harness.set_export(attachment.connection, answers=True)
-        self.assertEqual('', self.a.resume_stalled(uuid_))
+        hands.wait_for(lambda: not self.a.resume_stalled(uuid_), 'a guest that goes on', self.harness.patience)
         self.assertEqual(((), GuestState.RUNNING), (self.a.stalled(), self.a.locate(uuid_).state))
         self.assertEqual('', self.a.resume_stalled(uuid_))
 

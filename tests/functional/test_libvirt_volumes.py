@@ -3,6 +3,7 @@ import dataclasses
 import unittest
 import uuid
 
+from migrator import exceptions
 from migrator.rpc import volume_facts
 from migrator.states import GuestState, PauseReason
 from tests.cloud_case import CloudCase
@@ -31,6 +32,10 @@ class VolumeCase(Case):
         self.harness.set_export(self.connection, answers=False)
         processes.wait_until(lambda: (driver or self.a).locate(self.uuid).reason is PauseReason.IO_ERROR, 20, 'a guest that stands still')
 
+    def let_go_on(self, driver):
+        """Try to let the guest go on, as often as its agent would."""
+        processes.wait_until(lambda: not driver.resume_stalled(self.uuid), 40, 'a guest that goes on')
+
     def assert_nothing_lost(self):
         """All that the guest knew to be written is on the volume, it never saw an error, and its clock did not skip."""
         disk.read_records(self.connection.uri, 'raw').check(self.console.last_written())
@@ -53,7 +58,7 @@ class Array(VolumeCase, unittest.TestCase):
                 self.alpha.wait_ready()
             self.assertEqual((self.uuid,), self.a.stalled())
             self.harness.set_export(self.connection, answers=True)
-            self.assertEqual('', self.a.resume_stalled(self.uuid))
+            self.let_go_on(self.a)
             self.console.wait_written()
             self.assertLess(before, self.console.last_written())
         self.a.stop_instance(self.uuid, 0)
@@ -66,7 +71,7 @@ class Array(VolumeCase, unittest.TestCase):
         self.assertIn('no such export', self.a.resume_stalled(self.uuid))
         self.assertEqual(GuestState.PAUSED, self.a.locate(self.uuid).state)
         self.harness.set_export(self.connection, answers=True)
-        self.assertEqual('', self.a.resume_stalled(self.uuid))
+        self.let_go_on(self.a)
         self.console.wait_written()
         self.a.stop_instance(self.uuid, 0)
         self.assert_nothing_lost()
@@ -86,11 +91,31 @@ class Moves(VolumeCase, unittest.TestCase):
         self.console.wait_written()
         self.fail_array(self.b)
         self.harness.set_export(self.connection, answers=True)
-        self.assertEqual('', self.b.resume_stalled(self.uuid))
+        self.let_go_on(self.b)
         self.console.wait_written()
         self.b.detach_volume(self.attachment)
         disk.read_records(self.connection.uri, 'raw').check(self.console.last_written())
         self.assertEqual(['vda'], [d.target for d in hands.guest_of(self.b, self.uuid).disks])
+
+
+    def test_an_array_that_dies_in_mid_migration(self):
+        """Given a guest that is being copied when its volume fails, it stays where it is, and goes on there with nothing lost."""
+        plan = hands.plan_for(self.a, self.b, self.uuid, bandwidth_mib=self.harness.slow_mib)
+        with self.copying(plan, self.b.pre_live_migration(plan)) as outcome:
+            hands.wait_for(lambda: self.a.progress(self.uuid).disk_processed, 'a stream to the other host', 20)
+            self.fail_array()
+            self.assertEqual(((), ''), (self.a.stalled(), self.a.resume_stalled(self.uuid)))
+            self.alpha.virsh('migrate-setspeed', self.uuid, '1000')
+            outcome.wait(self.harness.patience)
+        self.assertIsInstance(outcome.error, exceptions.DriverError)
+        self.undo(plan)
+        self.assertEqual((self.uuid,), self.a.stalled())
+        self.harness.volumes.restore()
+        self.let_go_on(self.a)
+        self.console.wait_written()
+        self.assert_where(self.uuid, hands.AT_A)
+        self.a.stop_instance(self.uuid, 0)
+        self.assert_nothing_lost()
 
 
 class Detached(VolumeCase, unittest.TestCase):

@@ -48,6 +48,8 @@ class ReasonTest(testscenarios.WithScenarios, base.TestCase):
         ('domain type', {'domain_type': 'hvf'}, {}, 'does not offer guests of type hvf'),
         ('occupied', {}, {'occupied': 'a guest of this uuid is off here'}, 'not free for the guest: a guest of this uuid is off here'),
         ('boot file', {}, {'boot_files_missing': ('/boot/vmlinuz',)}, 'boots from /boot/vmlinuz, which the destination does not have'),
+        ('stalled', {'state': GuestState.PAUSED, 'reason': PauseReason.IO_ERROR}, {}, 'stands still after an I/O error of a disk'),
+        ('volume', {}, {'volumes_silent': ('the export nbd://a/b does not answer: timed out',)}, 'the destination, the export nbd://a/b'),
         ('cpu model', {'cpu_model': 'EPYC'}, {}, 'cannot give the CPU model EPYC'),
         ('host cpu', {'cpu_mode': 'host-passthrough', 'cpu_model': 'Haswell'}, {}, 'has the CPU of its host (Haswell)'),
         ('maximum cpu', {'cpu_mode': 'maximum', 'cpu_model': 'Haswell'}, {}, 'has the CPU of its host (Haswell)'),

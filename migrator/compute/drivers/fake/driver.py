@@ -113,11 +113,13 @@ class FakeDriver(driver.ComputeDriver):
             occupied = f'files stand in the way: {", ".join(strange)}' if strange else ''
             if row is not None:
                 occupied = f'a guest of this uuid is {row["state"]} here'
+            silent = [d.path for d in guest.disks if d.kind == 'network' and not volumes.answers(db, d.path)]
             backing = dict.fromkeys(d.backing for d in guest.disks if d.backing and guests.image_found(db, self.host, d.backing))
             return facts.DestinationFacts(
                 hypervisor_type='fake', hypervisor_version=self._version(db), arch='x86_64', machines=MACHINES, domain_types=('fake',),
                 cpu_model=CPU, cpu_models=(CPU,), memory_free_mib=max(0, steps.memory_free(db, self.host)), storage=storage,
                 storage_free={directory: self._free(db, identity) for directory, identity in storage.items()}, files_found=found,
+                volumes_silent=tuple(f'the export {uri} does not answer' for uri in silent),
                 backing_found=tuple(backing), occupied=occupied, migration_host=self.host, connection_uri=steps.SCHEME + self.host,
                 listen_address='127.0.0.1')
         return self._look('check_can_live_migrate_destination', look)

@@ -6,7 +6,7 @@ no client. Runs in native threads.
 import contextlib
 import struct
 
-from migrator import concurrency
+from migrator import concurrency, exceptions
 from migrator.compute.drivers.libvirt import domain_xml
 
 _GREETING, _OPTION, _REPLY = b'NBDMAGICIHAVEOPT', b'IHAVEOPT', 0x3e889045565a9
@@ -28,9 +28,12 @@ def problem(uri, seconds):
     """Ask the server of nbd[s]://host:port/export for that export; returns '' if it has it, else in words what is wrong. Never raises.
 
     seconds: for the connection and for each answer. With TLS the server is asked only whether it would begin that: whose certificates are
-    good is for the hypervisor to find out.
+    good is for the hypervisor to find out. Of an export that is named in another way, such as by a local socket, nothing is known: ''.
     """
-    host, port, name = domain_xml.nbd_export(uri)
+    try:
+        host, port, name = domain_xml.nbd_export(uri)
+    except exceptions.InvalidRequest:
+        return ''
     try:
         with contextlib.closing(concurrency.native_connection(host, port, seconds)) as link, link.makefile('rb') as stream:
             return _ask(link, stream, name.encode(), uri.startswith('nbds:'))

@@ -13,8 +13,10 @@ from migrator.compute.drivers.libvirt.connection import has_code, in_words
 from migrator.compute.drivers.libvirt.storage import check_uuid
 from migrator.states import GuestState, PauseReason
 
+#: The last one: a guest that an I/O error pauses while it is being copied would arrive as if a user had paused it (seen with libvirt 9.0),
+#: and nobody would let it go on when its volume answers again. So it stays, and is let go on where it is.
 _FLAGS = (libvirt.VIR_MIGRATE_LIVE | libvirt.VIR_MIGRATE_PEER2PEER | libvirt.VIR_MIGRATE_UNDEFINE_SOURCE
-          | libvirt.VIR_MIGRATE_PERSIST_DEST)
+          | libvirt.VIR_MIGRATE_PERSIST_DEST | libvirt.VIR_MIGRATE_ABORT_ON_ERROR)
 _SAFE_CACHE = ('none', 'directsync')
 _STATISTICS = ('downtime_ms', 'elapsed_ms', 'memory_processed', 'disk_processed', 'iteration')
 #: libvirt delivers a job's statistics just before its call returns; after so many seconds they are taken as lost.

@@ -3,17 +3,22 @@
 Nothing here changes anything. All of it is asked of libvirt and of the disks at the moment; only the host's capabilities are kept,
 which libvirt itself computes once.
 """
+import itertools
 import os
 
 import libvirt
 
-from migrator.compute.drivers.libvirt import capabilities, disk_format, domain_xml, domains, husks, markers
+from migrator.compute.drivers.libvirt import capabilities, disk_format, domain_xml, domains, exports, husks, markers
 from migrator.compute.drivers.libvirt.storage import disk_images, locked
 from migrator.exceptions import DriverError
 from migrator.rpc import facts, traces
 from migrator.states import GuestState, PauseReason
 
 _COPYABLE = ('qcow2', 'raw')
+#: Seconds for a volume's export to answer.
+_ANSWER_SECONDS = 1
+#: How many volumes that do not answer are named: each that is silent takes its time.
+_ENOUGH = 3
 
 
 class Observer:
@@ -152,6 +157,7 @@ class Observer:
             storage=self._storage.identities(), storage_free=self._storage.free(),
             backing_found=tuple(sorted(b for b in backing if not self._storage.chain_problem(b))),
             files_found=tuple(d.path for d in guest.disks if d.kind == 'file' and d.path and os.path.lexists(d.path)),
+            volumes_silent=_silent(guest),
             boot_files_missing=tuple(path for path in guest.boot_files if not os.path.isfile(path)),
             occupied=self._occupied(connection, guest), migration_host=address,
             connection_uri=options.live_migration_uri or f'qemu+tls://{bracketed(address)}/system', listen_address=options.listen_address)
@@ -210,6 +216,12 @@ class Observer:
                 yield f'disk {disk.target} lies in none of the storage directories: {disk.path}'
             elif disk.format not in _COPYABLE and not disk.readonly:
                 yield f'disk {disk.target} has format {disk.format}; only {" and ".join(_COPYABLE)} can be moved'
+
+
+def _silent(guest):
+    """Tell in words which of a guest's volumes do not answer, and why."""
+    uris = dict.fromkeys(d.path for d in guest.disks if d.kind == 'network' and d.path.startswith(('nbd://', 'nbds://')))
+    return tuple(itertools.islice(filter(None, (exports.problem(uri, _ANSWER_SECONDS) for uri in uris)), _ENOUGH))
 
 
 def _domain_obstacles(domain, told, direction):

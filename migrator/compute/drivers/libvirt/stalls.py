@@ -1,8 +1,8 @@
 """Guests that stand still because a volume did not answer, and how they go on.
 
 QEMU's NBD client does not wait for an array that restarts (libvirt 9.0 has no option for it), so its requests fail and the guest is paused
-with them, nothing lost. QEMU 7.2 begins to connect anew when such a request is tried again, in the background, and that first try
-fails too: it takes two resumes to go on (seen with 7.2). Functions run in native threads.
+with them, nothing lost. QEMU 7.2 begins to connect anew when such a request is tried again, in the background, and that try fails
+too: it takes two resumes to go on, sometimes more (seen with 7.2). Functions run in native threads.
 """
 import libvirt
 
@@ -15,7 +15,7 @@ from migrator.states import GuestState, PauseReason
 _ANSWER_SECONDS = 2
 #: How often a guest is resumed while its exports answer, and the seconds after which one that runs still counts as going on: the failed
 #: requests are tried at once.
-_RESUMES, _PROOF_SECONDS = 4, 0.5
+_RESUMES, _PROOF_SECONDS = 6, 0.5
 
 
 class Stalls:

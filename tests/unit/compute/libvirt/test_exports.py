@@ -75,3 +75,6 @@ class ExportsTest(testtools.TestCase):
         with socket.create_server(('127.0.0.1', 0)) as listening:
             port = listening.getsockname()[1]
         self.assertIn('Connection refused', exports.problem(f'nbd://127.0.0.1:{port}/lun', 5))
+
+    def test_of_an_export_by_a_local_socket_nothing_is_known(self):
+        self.assertEqual('', exports.problem('nbd:///run/nbd.sock/lun', 5))
