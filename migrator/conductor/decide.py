@@ -163,6 +163,9 @@ def undo_finished(at: Situation, event: stimulus.Finished) -> Action:
     """An undo ended. One that keeps failing is named as a debt, unless a guest's life hangs on it."""
     cursor = at.cursor
     if event.state is OperationState.SUCCEEDED:
+        if at.step.undo.vital and cursor.error.startswith(locate.WENT_DOWN):
+            # It was off and is back, or never was off, whatever was attested: the end must not say that the guest is gone with it.
+            cursor = replace(cursor, error=f'{cursor.error}; since then the host has answered, and what was left to do there is done')
         return advance(at, cursor, '', commit=at.step.undo.commit)
     said = f'{cursor.step}: {event.error or "interrupted: the agent restarted"}'
     if event.untouched and not at.step.undo.vital and at.moved:

@@ -13,6 +13,9 @@ from migrator.rpc.facts import Location
 from migrator.states import GuestState as G
 from migrator.states import PauseReason as P
 
+#: How the reason of GONE_WITH_SOURCE begins, which is true only as long as the source is off.
+WENT_DOWN = 'the guest went down with its host'
+
 
 class Verdict(enum.StrEnum):
     """What the answers amount to."""
@@ -100,7 +103,7 @@ def _one_is_off(source, destination):
     if s == d == G.DEAD:
         return Verdict.GONE_WITH_BOTH, 'both hosts are off; at which of the two the guest was last cannot be told before they are back'
     if s == G.DEAD and d in (G.ABSENT, G.INCOMING):
-        return Verdict.GONE_WITH_SOURCE, 'the guest went down with its host; it has not run at the destination'
+        return Verdict.GONE_WITH_SOURCE, f'{WENT_DOWN}; it has not run at the destination'
     if s == G.PAUSED and source.reason != P.MIGRATION:
         return Verdict.AT_SOURCE, 'the guest is paused at the source, and by no hand-over; the destination is off'
     # It may have run at the destination, or may be all that is left there: neither is resumed, made permanent or removed.

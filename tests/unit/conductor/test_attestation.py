@@ -134,6 +134,30 @@ class SourceOffTest(AttestationCase):
         self.cloud.wait(view, 'completed')
 
 
+class TakenBackTest(AttestationCase):
+
+    options = {**HASTY, 'conductor__host_lost_after': 60.0}
+
+    def test_a_source_that_answers_while_it_is_undone_is_not_said_to_be_gone(self):
+        """Given a source that is attested to be off and is not, when it is heard while the migration is undone, then the error says so."""
+        migration = self.api.live_migrate('web', 'beta')
+        self.cloud.wait_job(self.guest)
+        self.cloud.broker.cut('alpha')
+        self.world.fail_job(self.guest)
+        self.cloud.wait_down('alpha')
+        self.world.inject('beta', 'rollback_live_migration_at_destination', 'hang')
+        self.api.recover(migration['id'], 'alpha')
+        self.wait_for(lambda: self.cloud.agents['beta'].operations.running('rollback_live_migration_at_destination'), 'the undo to begin')
+        self.cloud.broker.mend('alpha')
+        self.cloud.wait_up('alpha')
+        self.world.release()
+        view = self.cloud.wait(migration, 'failed')
+        self.assertIn('went down with its host', view['error'])
+        self.assertIn('since then the host has answered', view['error'])
+        self.wait_for(lambda: self.api.instance_show('web')['state'] == 'running', 'it to be known as running')
+        self.cloud.assert_clean(self.guest, 'alpha')
+
+
 class BothOffTest(AttestationCase):
 
     def lost(self, prepare=lambda: None):
