@@ -130,7 +130,8 @@ def step_succeeded(at: Situation) -> Action:
     cursor, step = at.cursor, at.step
     commit = step.learned({**at.known, 'moved': cursor.no_return})
     if step.outcomes and not commit:
-        return advance(at, without_step(cursor), f'{step.name}: {step.declined}')
+        # Whoever declines has changed nothing; but an earlier attempt may have, that was interrupted.
+        return advance(at, without_step(cursor) if cursor.attempt == 1 else cursor, f'{step.name}: {step.declined}')
     if not commit.final:
         return advance(at, cursor, '', commit=commit)
     if cursor.abort and not step.no_return_when:        # nothing of it is committed yet, and the source has lost nothing

@@ -67,7 +67,7 @@ class InstanceWorld(World):
         """See World."""
         return hv.guest is G.ABSENT
 
-    def violations(self, hv):
+    def violations(self, hv, _book):
         """See World."""
         if hv.guest is not G.ABSENT and not hv.disk:
             yield GOOD, 'there is a guest without a disk'

@@ -78,7 +78,7 @@ class MigrationWorld(World):
         return Location(state, reason, hv.job in ('copying', 'switched', 'post-copy') and state is not G.ABSENT,
                         persistent=role == SOURCE or hv.moved)
 
-    def moves(self, hv):
+    def moves(self, hv, _book):
         """See World."""
         if hv.job == 'copying':
             yield 'switch', hv._replace(job='switched', source=G.PAUSED, handed_over=True, destination_disk='complete'), ''
@@ -132,7 +132,7 @@ class MigrationWorld(World):
         """A broken post-copy needs a person; so does a guest that went down where it was handed over to, if the source has it too."""
         return hv.job == 'broken' or (hv.dark and hv.moved and hv.destination is G.OFF and hv.source is not G.ABSENT)
 
-    def violations(self, hv):
+    def violations(self, hv, _book):
         """See World."""
         if hv.source is G.RUNNING and hv.destination is G.RUNNING:
             yield COPIES, 'the guest runs at both hosts'

@@ -8,14 +8,12 @@ import dataclasses
 from migrator.conductor import stimulus
 from migrator.conductor.cursor import Cursor, Direction, Kind, Phase, Policy
 from migrator.conductor.decide import next_action
-from migrator.rpc.facts import Location
 from migrator.states import GuestState, OperationState
 from tests.model.state import BUSY, CUT, DESTINATION, LIFELESS, ROLES, SOURCE, UP, Broken, Operation, Request, State, Task
 from tests.model.trouble import KINDS, Trouble
 from tests.model.world import PRECONDITION
 
 NO_RETURN = 'no undo after the point of no return'
-UNREACHABLE, ATTESTED = Location(GuestState.UNREACHABLE), Location(GuestState.DEAD)
 SOON, LATE = 1, 10 ** 9
 
 
@@ -47,26 +45,30 @@ class Model(Trouble):
     def first(self):
         """Give every state in which it may begin."""
         for hv, book in self.world.first():
-            yield State(Cursor(phase=Phase.QUEUED), hv, book)
+            for asked in self.world.options():
+                yield State(Cursor(phase=Phase.QUEUED), hv, book, told=frozenset({('options', asked)} if asked else ()))
 
     def role(self, method):
         """Which host does a method."""
-        step = self.workflow.step(method)
-        return (step.undo.on if step.undo and step.undo.method == method else step.on).value
+        return self.workflow.line(method).on.value
 
     def steps(self, state):
         """Give every (name, next state) that needs no fault and no host's return."""
         yield from self.conductor(state)
         yield from self.agents(state)
-        for name, hv, outcome in self.world.moves(state.world):
+        for name, hv, outcome in self.world.moves(state.world, state.catalogue):
             yield name, self.job_ends(state._replace(world=hv), outcome)
 
     # --- the conductors ---
 
-    def decide(self, state, event, now=SOON):
-        """Store what an event leads to: the transaction. What is to be sent becomes a task. Unchanged if the event is dropped."""
+    def decide(self, state, event, now=SOON, result=''):
+        """Store what an event leads to: the transaction. What is to be sent becomes a task. Unchanged if the event is dropped.
+
+        result: what the operation returned whose end is the event.
+        """
+        told = state.told | ({(state.cursor.step, result)} if result else set())
         try:
-            action = self.next_action(self.workflow, state.cursor, event, now, self.policy)
+            action = self.next_action(self.workflow, state.cursor, event, now, self.policy, self.world.known(told))
         except AssertionError as error:
             raise Broken(NO_RETURN, str(error)) from error
         if action.kind in (Kind.IGNORE, Kind.REFUSE):
@@ -77,7 +79,7 @@ class Model(Trouble):
         undoes = kind is Kind.START and cursor.direction is Direction.UNDO
         if self.judging and undoes and (cursor.no_return or self.world.passed(state.world)):
             raise Broken(NO_RETURN, f'{cursor.step} is issued')
-        state = state._replace(cursor=cursor, debts=state.debts | set(action.debts),
+        state = state._replace(cursor=cursor, debts=state.debts | set(action.debts), told=told,
                                epoch=state.epoch + (kind in (Kind.START, Kind.OBSERVE)),
                                locked=state.locked and kind is not Kind.END,
                                catalogue=self.world.learn(action.commit, state.world, state.catalogue))
@@ -85,6 +87,8 @@ class Model(Trouble):
             state = state._replace(catalogue=(state.catalogue[0], GuestState.OFF))
         if action.in_turn:
             state = state._replace(in_turn=True, lost=True, catalogue=self.world.unknown(state.catalogue))
+        if kind is Kind.END:
+            state = state._replace(catalogue=self.world.ended(state.catalogue, cursor.status))
         return state._replace(tasks=state.tasks | self.tasks(state, kind, event, action.abort_job))
 
     def tasks(self, state, kind, event, abort_job):
@@ -105,9 +109,10 @@ class Model(Trouble):
         return tasks
 
     def bounded(self, cursor):
-        """Forget what only counts: texts, and how often something was tried beyond what decides."""
+        """Forget what only counts: texts, and how often something was tried beyond what decides. Two attempts in a row stay different."""
         limit = self.policy.step_attempts
-        return Cursor(cursor.status, cursor.phase, cursor.step, cursor.direction, min(cursor.attempt, limit + 1),
+        beyond = max(0, cursor.attempt - limit - 1) % 2
+        return Cursor(cursor.status, cursor.phase, cursor.step, cursor.direction, min(cursor.attempt, limit + 1) + beyond,
                       min(cursor.failures, limit), min(cursor.silent_since, 1), cursor.begun, cursor.no_return, cursor.abort,
                       min(cursor.deadline, SOON + 1), 'error' if cursor.error else '')
 
@@ -174,7 +179,7 @@ class Model(Trouble):
         elif found.state in ('accepted', 'running'):
             yield 'poll: alive', self.decide(base, stimulus.Alive())
         else:
-            yield f'poll: {found.state}', self.decide(base, finished(found))
+            yield f'poll: {found.state}', self.decide(base, finished(found), result=found.result)
 
     def of_operation(self, state, what, event):
         """Bring the conductor an event that concerns one operation; it is dropped if the workflow has gone on."""
@@ -207,16 +212,16 @@ class Model(Trouble):
     def ask(self, state, role, epoch):
         """A host says where the guest is, and from then on takes no request that was sent before it was asked."""
         if not state.answers(role):
-            return state, ATTESTED if role in state.attested else UNREACHABLE
+            return state, self.world.attested if role in state.attested else self.world.unreachable
         said = self.world.locate(state.world, role)
         if any(o.role == role and o.method in self.world.jobs and o.state == 'accepted' for o in state.journal):
             said = dataclasses.replace(said, job_active=True)
         return state.see(role, epoch) if self.fences else state, said
 
     def cancel(self, base):
-        """Tell the source to cancel the job; it may come too late, or find none."""
+        """Tell the agent of the current step to cancel the job; it may come too late, or find none."""
         hv = self.world.cancel(base.world)
-        if base.answers(SOURCE) and hv is not None:
+        if base.cursor.step and base.answers(self.role(base.cursor.step)) and hv is not None:
             yield 'job aborted', self.job_ends(base._replace(world=hv), 'failed')
         else:
             yield 'abort finds no job', base
@@ -273,33 +278,34 @@ class Model(Trouble):
         if op.epoch < state.seen[ROLES.index(op.role)]:
             yield f'{op.method} is outdated', self.finish(state, op, 'failed')
             return
-        hv, well = self.world.run(op.method, state.world)
-        moved = state._replace(world=hv)
-        if op.method in self.world.jobs and well:
-            yield 'job starts', self.replace(moved, op, 'running')
-            return
-        yield f'{op.method} ends', self.finish(moved, op, 'succeeded' if well else 'failed')
+        for hv, well, result in self.world.ways(op.method, state.world):
+            moved = state._replace(world=hv)
+            if op.method in self.world.jobs and well and not result:
+                yield 'job starts', self.replace(moved, op, 'running')
+            else:
+                yield f'{op.method} ends {result}'.strip(), self.finish(moved, op, 'succeeded' if well else 'failed', result)
 
     @staticmethod
-    def replace(state, op, word):
+    def replace(state, op, word, result=''):
         """Write a new state of an operation into the journal."""
-        return state._replace(journal=state.journal - {op} | {op._replace(state=word)})
+        return state._replace(journal=state.journal - {op} | {op._replace(state=word, result=result)})
 
-    def finish(self, state, op, word):
+    def finish(self, state, op, word, result=''):
         """An operation ends: journal, then report."""
-        return self.replace(state, op, word)._replace(reports=state.reports | {op._replace(state=word)})
+        return self.replace(state, op, word, result)._replace(reports=state.reports | {op._replace(state=word, result=result)})
 
     def job_ends(self, state, outcome):
         """The hypervisor's call returns, to an agent that may be gone."""
         op = next((o for o in state.journal if o.state == 'running'), None)
         # Nobody hears it at an agent that is dead; the journal says `interrupted` when it is back.
-        return self.finish(state, op, outcome) if op and outcome and state.host(op.role) not in LIFELESS else state
+        word, _, result = outcome.partition(':')
+        return self.finish(state, op, word, result) if op and outcome and state.host(op.role) not in LIFELESS else state
 
     def report(self, state, op):
         """A report arrives at the conductor, who may have gone on long ago."""
         if (op.method, op.attempt) != (state.cursor.step, state.cursor.attempt):
             return state
-        return self.decide(state, finished(op))
+        return self.decide(state, finished(op), result=op.result)
 
 
 def silent(state, role):

@@ -111,7 +111,7 @@ class Search:
     def check(self, state):
         """Raise Broken for an invariant that does not hold in a state."""
         world, status = self.model.world, state.cursor.status
-        for name, how in world.violations(state.world):
+        for name, how in world.violations(state.world, state.catalogue):
             raise Broken(name, how)
         if status.terminal == state.locked:
             raise Broken(LOCK, f'{status.value}, and the lock is {"held" if state.locked else "free"}')

@@ -51,6 +51,7 @@ class Operation(typing.NamedTuple):
     """A line of an agent's journal.
 
     state: accepted | running (the hypervisor's job is at work) | succeeded | failed | refused (nothing was touched) | interrupted.
+    result: what it returned, in the words of its world.
     """
 
     role: str
@@ -58,6 +59,7 @@ class Operation(typing.NamedTuple):
     attempt: int
     state: str
     epoch: int
+    result: str = ''
 
 
 class State(typing.NamedTuple):
@@ -80,6 +82,7 @@ class State(typing.NamedTuple):
     in_turn: bool = False           # of its debts, each waits for those before it
     lost: bool = False              # it ended when both hosts were off, so that nobody knows where the guest is
     attested: frozenset = frozenset()   # hosts without power of which somebody has said so
+    told: frozenset = frozenset()       # what the conductor has stored of what operations returned: (method, result)
 
     def host(self, role):
         """How a host is."""

@@ -72,14 +72,14 @@ class Trouble:
             yield f'{op.method} fails', self.finish(worse, op, 'failed')
             if self.world.untouched(op.method, worse.world):
                 yield f'{op.method} is refused, nothing touched', self.finish(worse, op, 'refused')
-            hv, _well = self.world.run(op.method, worse.world)
-            if op.method not in self.world.jobs:
-                yield f'{op.method} takes effect and fails', self.finish(worse._replace(world=hv), op, 'failed')
-            yield f'{op.role} agent dies in {op.method}', self.die(worse._replace(world=hv), op.role)
+            for hv, _well, result in self.world.ways(op.method, worse.world):
+                if op.method not in self.world.jobs or result:
+                    yield f'{op.method} takes effect and fails', self.finish(worse._replace(world=hv), op, 'failed')
+                yield f'{op.role} agent dies in {op.method}', self.die(worse._replace(world=hv), op.role)
 
     def die(self, state, role):
         """An agent dies. What it did is as journal and hypervisor have it. What was meant for it is refused by the next."""
-        state = state.with_host(role, DEAD)
+        state = state.with_host(role, DEAD)._replace(world=self.world.agent_dies(state.world, role))
         if not self.processes:
             return state
         tasks = {t for t in state.tasks if t.kind == 'send' and self.role(t.step) == role}

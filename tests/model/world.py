@@ -5,7 +5,8 @@ A world knows nothing of the workflow's table; it knows methods of the drivers, 
 """
 import abc
 
-from migrator.states import Status
+from migrator.rpc.facts import Location
+from migrator.states import GuestState, Status
 from tests.model.state import Broken
 
 COPIES = 'at most one running copy'
@@ -35,8 +36,20 @@ class World(abc.ABC):
         refuse, but the conductor should never have asked. KeyError for a method that this world does not know.
         """
 
+    def ways(self, method, hv):
+        """Give every way in which an operation may go, each as (what is true afterwards, succeeded, what it returned or '')."""
+        yield (*self.run(method, hv), '')
+
+    def known(self, told):
+        """Turn what operations returned, as (method, result) pairs, into what conditions look at. See also `options`."""
+        return {}
+
+    def options(self):
+        """Give what may have been asked for, each as a result of `options`."""
+        yield ''
+
     @abc.abstractmethod
-    def violations(self, hv):
+    def violations(self, hv, book):
         """Give what is wrong now, each as (invariant, how)."""
 
     @abc.abstractmethod
@@ -47,13 +60,27 @@ class World(abc.ABC):
     def learn(self, commit, hv, book):
         """Give what the catalogue says after a commit. Raises Broken(RECORD) for a commit without proof."""
 
+    #: What counts for the answer of a host that gives none; and if it is attested to be off.
+    unreachable, attested = Location(GuestState.UNREACHABLE), Location(GuestState.DEAD)
+
     def locate(self, hv, role):
         """What a host answers when it is asked where the guest is."""
         raise NotImplementedError(f'{type(self).__name__}: a workflow that observes needs a world that says where the guest is')
 
-    def moves(self, hv):
-        """Give what the hypervisors may do by themselves: (name, what is true afterwards, outcome of the job's call or '')."""
+    def moves(self, hv, book):
+        """Give what hypervisors, arrays and users may do by themselves: (name, what is true afterwards, outcome of the job's call or '').
+
+        An outcome is `failed`, `succeeded`, or `succeeded:` and what the call returned.
+        """
         return ()
+
+    def agent_dies(self, hv, role):
+        """Give what is true after the agent of a host has died: what only lives in its process has ended."""
+        return hv
+
+    def ended(self, book, status):
+        """Give what the catalogue says once a workflow has ended, beyond its commits."""
+        return book
 
     def power_off(self, hv, role):
         """Give what may be true after a host has lost its power; a job of the hypervisors that needed it has ended."""

@@ -4,6 +4,7 @@ from migrator.states import GuestState as G
 from tests.model.instance_world import InstanceWorld
 from tests.model.migration_world import MigrationWorld
 from tests.model.model import Model
+from tests.model.volume_world import VolumeWorld
 
 ON_ONE_HOST = (G.OFF, G.RUNNING)
 
@@ -14,6 +15,7 @@ WORLDS = {
     'instance_start': InstanceWorld(ON_ONE_HOST, G.RUNNING),
     'instance_stop': InstanceWorld(ON_ONE_HOST, G.OFF),
     'instance_delete': InstanceWorld((G.OFF,), G.ABSENT),
+    'migrate_volume': VolumeWorld(),
 }
 
 

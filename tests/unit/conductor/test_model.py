@@ -11,10 +11,12 @@ import testtools
 from migrator.conductor import stimulus
 from migrator.conductor.cursor import Kind, Phase
 from migrator.conductor.decide import next_action
+from migrator.conductor.locate_volume import Answer, Said
 from migrator.conductor.workflows import WORKFLOWS
 from migrator.conductor.workflows.instance import HERE, INSTANCE_CREATE, INSTANCE_DELETE
 from migrator.conductor.workflows.live_migration import LIVE_MIGRATION
-from migrator.conductor.workflows.model import Commit, Role, Step, Workflow
+from migrator.conductor.workflows.migrate_volume import MIGRATE_VOLUME
+from migrator.conductor.workflows.model import Commit, Outcome, Role, Step, Workflow
 from migrator.rpc.facts import Location
 from migrator.states import GuestState, Status
 from tests.model import search as model_search
@@ -59,9 +61,9 @@ def keeping_locks(*arguments):
     return dataclasses.replace(action, kind=Kind.WAIT) if action.kind is Kind.END else action
 
 
-def never_asking_again(workflow, cursor, event, now, policy):
+def never_asking_again(workflow, cursor, event, *rest):
     """A core that does not look again when an observation was lost with its conductor."""
-    action = next_action(workflow, cursor, event, now, policy)
+    action = next_action(workflow, cursor, event, *rest)
     if isinstance(event, stimulus.Due) and cursor.phase is Phase.OBSERVING:
         return dataclasses.replace(action, kind=Kind.IGNORE)
     return action
@@ -82,11 +84,18 @@ def silent_sufferer(*arguments):
 
 def believing(*states):
     """A core that takes it for absence when a destination does not answer, for one of these reasons."""
-    def decide(workflow, cursor, event, now, policy):
+    def decide(workflow, cursor, event, *rest):
         if isinstance(event, stimulus.Observed) and event.destination.state in states:
             event = dataclasses.replace(event, destination=Location(GuestState.ABSENT))
-        return next_action(workflow, cursor, event, now, policy)
+        return next_action(workflow, cursor, event, *rest)
     return decide
+
+
+def deaf_to_the_source(workflow, cursor, event, *rest):
+    """A core that takes it for absence when the source array does not answer."""
+    if isinstance(event, stimulus.Observed) and event.source.state is Said.UNREACHABLE:
+        event = dataclasses.replace(event, source=Answer(Said.ABSENT))
+    return next_action(workflow, cursor, event, *rest)
 
 
 class Careless(MigrationWorld):
@@ -119,7 +128,10 @@ BOUNDS = {'live_migration': (('one fault of any kind, at one host', {'faults': 1
                              ('both hosts lose their power', BLACKOUT)) if FULL else (
     ('one fault, no loss of power', {'faults': 1, 'kinds': WITHOUT_POWER}),
     ('a host loses its power', {'faults': 1, 'kinds': ('power',), **CALM}),
-    ('both hosts lose their power', BLACKOUT))}
+    ('both hosts lose their power', BLACKOUT)),
+    'migrate_volume': (('one fault of any kind, at one host', {'faults': 1, 'kinds': ONE_AT_MOST}),) if FULL else (
+    ('messages, conductors and operations', {'faults': 1, 'kinds': ('messages', 'operations', 'conductors')}),
+    ('hosts', {'faults': 1, 'kinds': ('hosts', 'power'), **CALM}))}
 
 
 class EveryWorkflowTest(testscenarios.WithScenarios, testtools.TestCase):
@@ -146,7 +158,7 @@ class RegistryTest(testtools.TestCase):
         self.assertEqual(set(), set(WORLDS) - set(WORKFLOWS))
 
     def test_a_workflow_without_a_world_is_told_how_to_get_one(self):
-        error = self.assertRaises(NoWorld, model_of, 'volume_migration')
+        error = self.assertRaises(NoWorld, model_of, 'share_migration')
         self.assertIn('name it in WORLDS in tests/model/worlds.py', str(error))
 
 
@@ -189,6 +201,30 @@ class BrokenTest(testscenarios.WithScenarios, testtools.TestCase):
         ('no undo of a start', 'instance_create', model_search.ENDS, changed(INSTANCE_CREATE, 'start_instance', undo=None), {'faults': 1}),
         ('a removal that is told too early', 'instance_delete', world.RECORD,
          Workflow('instance_delete', steps=(Step('stop_instance', on=HERE, commit=Commit.DELETED), *INSTANCE_DELETE.steps)), {}),
+        ('no undo of a copy', 'migrate_volume', world.LEFTOVERS,
+         changed(changed(MIGRATE_VOLUME, 'migrate_volume', undo=None), 'create_target_volume', undo=None), CALM),
+        ('no undo of a take-over', 'migrate_volume', world.LEFTOVERS, changed(MIGRATE_VOLUME, 'migrate_volume_target', undo=None), {}),
+        ('no undo of an export', 'migrate_volume', world.LEFTOVERS, changed(MIGRATE_VOLUME, 'export_volume', undo=None), {}),
+        ('a copy that nobody compared', 'migrate_volume', world.RECORD, changed(MIGRATE_VOLUME, 'copy_volume', commit=Commit.MOVED), CALM),
+        ('a take-over that is taken for whole', 'migrate_volume', world.RECORD, changed(
+            MIGRATE_VOLUME, 'migrate_volume_target', outcomes=(Outcome('taken_over', Commit.MOVED),)), CALM),
+        ('a take-over that is called a success', 'migrate_volume', world.RECORD, changed(
+            changed(MIGRATE_VOLUME, 'complete_migration_target', when='taken_over', vital=False), 'migrate_volume_target',
+            outcomes=(Outcome('taken_over_at_once', Commit.MOVED), Outcome('taken_over', Commit.SUCCESS))), CALM),
+        ('a take-over that is left unfinished', 'migrate_volume', world.PRECONDITION,
+         changed(MIGRATE_VOLUME, 'complete_migration_target', vital=False, owed=True), CALM),
+        ('a take-over that may turn round', 'migrate_volume', NO_RETURN,
+         changed(MIGRATE_VOLUME, 'complete_migration_target', vital=False), CALM),
+        ('a source driver that is not doubted', 'migrate_volume', NO_RETURN,
+         changed(MIGRATE_VOLUME, 'migrate_volume', doubt='', no_return_when=''), CALM),
+        ('an abort that undoes what the source has moved', 'migrate_volume', NO_RETURN,
+         changed(MIGRATE_VOLUME, 'migrate_volume', no_return_when=''), {}),
+        ('a host copy after all', 'migrate_volume', NO_RETURN, changed(MIGRATE_VOLUME, 'create_target_volume', when=''), CALM),
+        ('silence of the source array is taken for absence', 'migrate_volume', world.RECORD, MIGRATE_VOLUME,
+         {'decide': deaf_to_the_source, 'faults': 1, 'kinds': ('hosts',), **CALM}),
+        ('a core that never needs an operator for volumes', 'migrate_volume', model_search.OPERATOR, MIGRATE_VOLUME,
+         {'decide': silent_sufferer, 'faults': 1, 'kinds': ('hosts',), **CALM}),
+        ('a core that keeps the locks of a volume', 'migrate_volume', model_search.LOCK, MIGRATE_VOLUME, {'decide': keeping_locks, **CALM}),
     )]
 
     def test_it_is_caught(self):

@@ -1,9 +1,12 @@
 """The workflow tables: sound, in step with the RPC contract, and refused when they are not."""
 from migrator.conductor.workflows import WORKFLOWS
-from migrator.conductor.workflows.model import Commit, Mode, Role, Step, Undo, Workflow
+from migrator.conductor.workflows.model import Commit, Mode, Outcome, Role, Step, Undo, Workflow
 from migrator.rpc import contract
 from migrator.states import AgentKind, Status
 from tests import base
+
+#: The methods of each kind of agent.
+CONTRACT = {AgentKind.COMPUTE: contract.COMPUTE, AgentKind.VOLUME: contract.VOLUME}
 
 SEED = ('check_can_live_migrate_destination', 'check_can_live_migrate_source', 'pre_live_migration', 'live_migration',
         'post_live_migration_at_destination', 'post_live_migration_at_source')
@@ -16,8 +19,8 @@ class TablesTest(base.TestCase):
 
     def test_the_registry_is_by_kind(self):
         self.assertEqual({w.kind: w for w in WORKFLOWS.values()}, WORKFLOWS)
-        self.assertEqual({'live_migration', 'instance_create', 'instance_define', 'instance_start', 'instance_stop', 'instance_delete'},
-                         set(WORKFLOWS))
+        self.assertEqual({'live_migration', 'instance_create', 'instance_define', 'instance_start', 'instance_stop', 'instance_delete',
+                          'migrate_volume'}, set(WORKFLOWS))
 
     def test_the_live_migration_has_the_methods_of_the_seed_in_its_order(self):
         live = WORKFLOWS['live_migration']
@@ -26,11 +29,20 @@ class TablesTest(base.TestCase):
 
     def test_every_method_is_in_the_contract_and_issued_as_it_says(self):
         for workflow, step in self.each_step():
-            self.assertEqual(step.mode.value, contract.COMPUTE[step.name].kind.value, (workflow.kind, step.name))
+            methods = CONTRACT[step.agent]
+            self.assertEqual(step.mode.value, methods[step.name].kind.value, (workflow.kind, step.name))
             if step.undo:
-                self.assertIs(contract.Kind.SPAWN, contract.COMPUTE[step.undo.method].kind)
-            if step.observe:
-                self.assertIs(contract.Kind.CALL, contract.COMPUTE[step.observe].kind)
+                self.assertIs(contract.Kind.SPAWN, CONTRACT[step.undo.agent][step.undo.method].kind)
+            for question in (step.asks, step.cancel):
+                if question:
+                    self.assertIs(contract.Kind.CALL, methods[question].kind, (workflow.kind, question))
+
+    def test_the_migration_of_a_volume_has_the_steps_of_the_seed_in_its_order(self):
+        names = [s.name for s in WORKFLOWS['migrate_volume'].operations]
+        seed = ['migrate_volume', 'migrate_volume_target', 'complete_migration_target']
+        self.assertEqual(seed, [name for name in names if name in seed])
+        self.assertEqual('delete_source_volume', names[-1], 'the source goes last')
+        self.assertEqual({AgentKind.VOLUME}, {s.agent for s in WORKFLOWS['migrate_volume'].steps})
 
     def test_where_each_step_is_done(self):
         where = {s.name: s.on for s in WORKFLOWS['live_migration'].steps}
@@ -42,20 +54,22 @@ class TablesTest(base.TestCase):
         self.assertEqual((Role.DESTINATION, Role.SOURCE), (where['pre_live_migration'], where['live_migration']))
 
     def test_a_step_that_may_leave_traces_can_be_undone_or_is_owed_or_is_all_there_is(self):
+        """What is copied and compared leaves its traces in the copy, whose making can be undone."""
         for workflow, step in self.each_step():
             if step.mode is Mode.SPAWN and len(workflow.operations) > 1 and step is not workflow.operations[-1]:
-                self.assertTrue(step.undo or step.owed, (workflow.kind, step.name))
+                in_the_copy = step.name in ('copy_volume', 'verify_volume')
+                self.assertTrue(step.undo or step.owed or step.vital or in_the_copy, (workflow.kind, step.name))
 
     def test_nothing_owed_comes_before_the_point_of_no_return(self):
         for workflow in WORKFLOWS.values():
             passed = False
             for step in workflow.steps:
-                self.assertTrue(passed or not step.owed, (workflow.kind, step.name))
-                passed = passed or bool(step.no_return_when)
+                self.assertTrue(passed or not (step.owed or step.vital), (workflow.kind, step.name))
+                passed = passed or any(commit.final for commit in step.commits)
 
-    def test_a_point_of_no_return_is_observed(self):
+    def test_where_a_guest_is_is_observed(self):
         for workflow, step in self.each_step():
-            self.assertEqual(bool(step.no_return_when), bool(step.observe), (workflow.kind, step.name))
+            self.assertTrue(step.no_return_when or not step.observe, (workflow.kind, step.name))
             self.assertEqual(bool(step.observe), step.commit is Commit.AT_DESTINATION)
 
     def test_no_step_has_a_terminal_status(self):
@@ -121,6 +135,23 @@ class BrokenTablesTest(base.TestCase):
 
     def test_a_debt_before_the_point_of_no_return(self):
         self.assertRaisesRegex(ValueError, 'point of no return', Workflow, 'x', steps=(Step('stop_instance', on=Role.SOURCE, owed=True),))
+
+    def test_a_condition_that_does_not_exist(self):
+        self.assertRaisesRegex(ValueError, r"do not exist: \['full_moon'\]", Workflow, 'x', steps=(
+            Step('stop_instance', on=Role.SOURCE, when='full_moon'),))
+
+    def test_an_outcome_without_a_word_for_declining(self):
+        self.assertRaisesRegex(ValueError, 'declined', Workflow, 'x', steps=(
+            Step('migrate_volume', on=Role.SOURCE, outcomes=(Outcome('moved_by_source', Commit.MOVED),)),))
+
+    def test_two_undos_of_one_name(self):
+        other = Step('start_instance', on=Role.SOURCE, undo=Undo('delete_instance', on=Role.DESTINATION))
+        self.assertRaisesRegex(ValueError, 'undo_order', Workflow, 'x', steps=(self.step, other), undo_order=('delete_instance',))
+
+    def test_one_undo_of_two_steps(self):
+        other = Step('start_instance', on=Role.SOURCE, undo=self.step.undo)
+        both = Workflow('x', steps=(self.step, other), undo_order=('delete_instance',))
+        self.assertEqual((self.step, other), both.undone_by('delete_instance'))
 
     def test_a_point_of_no_return_that_nobody_looks_for(self):
         self.assertRaisesRegex(ValueError, 'observe', Workflow, 'x', steps=(
