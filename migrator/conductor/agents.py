@@ -8,10 +8,11 @@ import dataclasses
 from oslo_log import log
 
 from migrator import concurrency, exceptions
-from migrator.conductor import stimulus
+from migrator.conductor import stimulus, volume_agents
 from migrator.conductor.compatible import compatible
 from migrator.conductor.workflows import WORKFLOWS
 from migrator.conductor.workflows.model import Role
+from migrator.conductor.workflows.volume_migration import VOLUME_MIGRATION
 from migrator.rpc import errors, facts
 from migrator.states import AgentKind, GuestState, OperationState
 
@@ -98,14 +99,21 @@ class Agents:
 
     def checked(self, context, row):
         """Check a stored migration; the answers become a plan or reasons against it."""
-        guest = facts.from_wire(facts.Guest, row.request['guest'])
+        check = self._volume_checked if of_volumes(row) else self._guest_checked
         try:
-            source, destination = self.check(context, guest, row.source_host, row.destination_host)
+            return check(context, row)
         except (errors.NoAnswer, errors.NotDelivered, *TOO_NEW) as error:
             LOG.warning('the checks are not answered: %s', error)
             return Reply(stimulus.Silent(error.host))
         except exceptions.MigratorError as error:
             return Reply(stimulus.Checked((str(error),)))
+
+    def _volume_checked(self, context, row):
+        return Reply(stimulus.Checked(volume_agents.check(self.api(AgentKind.VOLUME), naming, context, row)))
+
+    def _guest_checked(self, context, row):
+        guest = facts.from_wire(facts.Guest, row.request['guest'])
+        source, destination = self.check(context, guest, row.source_host, row.destination_host)
         verdict = compatible(source, destination)
         plan = plan_of(row.id, guest, row.source_host, row.destination_host, row.request.get('options', {}), source, destination, verdict)
         return Reply(stimulus.Checked(verdict.reasons or unusable(plan)), plan=facts.to_wire(plan))
@@ -128,12 +136,16 @@ class Agents:
         return UNREACHABLE if found.state is GuestState.DEAD else found     # no host can say that of itself
 
     def observed(self, context, row, source=None, dead=(False, False)):
-        """Ask the source and then the destination.
+        """Ask the source and then the destination, where the guest or the volume is.
 
         source: what the source said with its report a moment ago, if it did. dead: whether source and destination are attested to be off.
         Never the other way round or at once: what the destination says must not be older than what the source says. A job could end
         in between, and a guest that is left paused at the source would be resumed for a destination that was still empty when it was asked.
         """
+        if of_volumes(row):
+            volume = self.api(AgentKind.VOLUME)
+            here = volume_agents.locate(volume, context, row, True, dead[0])
+            return Reply(stimulus.Observed(here, volume_agents.locate(volume, context, row, False, dead[1])))
         here = source or self.locate(context, row.source_host, row, dead[0])
         return Reply(stimulus.Observed(here, self.locate(context, row.destination_host, row, dead[1])))
 
@@ -208,6 +220,8 @@ def unusable(plan):
 
 def arguments_of(row, method):
     """Give the arguments of a workflow's operation, from the frozen request, the plan and the facts of earlier steps."""
+    if of_volumes(row):
+        return {'plan': volume_agents.plan_of(row)}
     if row.kind != 'live_migration':
         if method == 'create_instance':
             return {'spec': facts.from_wire(facts.InstanceSpec, row.request['spec'])}
@@ -218,6 +232,11 @@ def arguments_of(row, method):
     if method == 'live_migration':
         return {'plan': plan, 'prepared': row.facts.get('pre_live_migration', {})}
     return {'plan': plan}
+
+
+def of_volumes(row):
+    """Tell whether a workflow is the migration of a volume."""
+    return row.kind == VOLUME_MIGRATION.kind
 
 
 def place_of(row, method):

@@ -16,11 +16,12 @@ from migrator import concurrency, exceptions
 from migrator.conductor import stimulus
 from migrator.conductor.agents import Reply, arguments_of, check_reporter, finished, host_of, place_of
 from migrator.conductor.claims import Claims
+from migrator.conductor.commits import commit, ended
 from migrator.conductor.cursor import Kind, Phase
 from migrator.conductor.db import attestations, catalogue, debts, hosts, ledger, views
 from migrator.conductor.decide import next_action
 from migrator.conductor.workflows import WORKFLOWS
-from migrator.conductor.workflows.model import Commit, Role
+from migrator.conductor.workflows.model import Role
 from migrator.rpc import context as rpc_context
 from migrator.rpc import facts
 from migrator.states import GuestState, InstanceState, OperationState, Status
@@ -140,7 +141,7 @@ class Engine:
     @staticmethod
     def _log(transition):
         row, action = transition.before.row, transition.action
-        LOG.info('%s of %s: %s -> %s, %s: %s', row.kind, row.instance_name or row.instance_uuid, row.status, action.cursor.status,
+        LOG.info('%s of %s: %s -> %s, %s: %s', row.kind, name_of(row), row.status, action.cursor.status,
                  f'{action.kind} {action.cursor.step}'.strip(), action.reason)
 
     # --- the transaction ---
@@ -226,7 +227,7 @@ class Engine:
     def _effects(self, tx, record, action, reply):
         """What the catalogue, the debts, the locks and the places learn in the same transaction. Returns who may find a place now."""
         row = record.row
-        commit(tx, record, action.commit, reply)
+        commit(tx, record, action.commit, reply, told_by(record, reply))
         if action.guest_off:
             catalogue.update(tx, row.instance_uuid, state=InstanceState.STOPPED.value)
         if action.guest_lost:
@@ -237,6 +238,7 @@ class Engine:
             made = debts.insert(tx, record, place.host, method, debt_arguments(row, method), action.owing, place.agent, before)
             before = made if action.in_turn else ''
         if action.kind is Kind.END:
+            ended(tx, row, action.cursor)
             ledger.unlock_all(tx, row.id)
             if row.admitted:
                 return self._give_places(tx, record)
@@ -296,6 +298,11 @@ class Engine:
         Raises WrongHost for a report of a host that the operation was not sent to.
         """
         return self.take(report.migration_id, dataclasses.replace(finished(report), host=report.host))
+
+
+def name_of(row):
+    """Name what a workflow is about, for the log."""
+    return row.instance_name or row.instance_uuid or row.volume_name or row.volume_id
 
 
 def reporter_of(row, op_id):
@@ -389,29 +396,3 @@ def fresh_location(transition):
 def debt_arguments(row, method):
     """What the agent is given when it pays the debt."""
     return {k: facts.to_wire(v) for k, v in arguments_of(row, method).items()}
-
-
-def commit(tx, record, what, reply):
-    """Write into the catalogue what a step has proven."""
-    row, uuid = record.row, record.row.instance_uuid
-    if what is Commit.AT_DESTINATION:
-        state = catalogue.STATE.get(reply.event.destination.state, InstanceState.RUNNING)
-        catalogue.update(tx, uuid, host=row.destination_host, state=state.value)
-    elif what is Commit.RUNNING:
-        catalogue.update(tx, uuid, state=InstanceState.RUNNING.value)
-    elif what is Commit.STOPPED:
-        catalogue.update(tx, uuid, state=InstanceState.STOPPED.value)
-    elif what is Commit.DELETED:
-        catalogue.delete(tx, uuid)
-    elif what is Commit.CREATED and not catalogue.several(tx, [uuid]):
-        catalogue.insert(tx, uuid, catalogue.values(made(row, reply), row.source_host))
-
-
-def made(row, reply):
-    """Describe a guest that was made: as its host does, or as it was asked for if the host did not say."""
-    try:
-        return facts.from_wire(facts.Guest, reply.result.get('guest'))
-    except exceptions.InvalidRequest as error:
-        LOG.debug('the catalogue takes the guest as it was asked for: %s', error)
-    spec = facts.from_wire(facts.InstanceSpec, row.request['spec'])
-    return facts.Guest(uuid=spec.uuid, name=spec.name, state=GuestState.OFF, memory_mib=spec.memory_mib, vcpus=spec.vcpus, managed=True)

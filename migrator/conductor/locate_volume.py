@@ -44,12 +44,12 @@ class Answer:
 UNREACHABLE, DEAD = Answer(), Answer(Said.DEAD)
 
 
-def read(location, export):
-    """Turn a volume_facts.VolumeLocation into an Answer. export: the name of the migration's own export, which is nobody else's."""
+def read(location, own):
+    """Turn a volume_facts.VolumeLocation into an Answer. own: the names of the migration's own exports, which are nobody else's."""
     lun = location.lun
     if lun is None:
         return dataclasses.replace(UNREACHABLE, job_active=location.job_active)
-    return Answer(SAID[lun.state], any(e.name != export for e in lun.exports), location.job_active, lun.locator)
+    return Answer(SAID[lun.state], any(e.name not in own for e in lun.exports), location.job_active, lun.locator)
 
 
 def describe(answer: Answer) -> str:

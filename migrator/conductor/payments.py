@@ -1,24 +1,29 @@
 """Paying debts: a cleanup that a host owes is issued to it when it is heard of again, until it reports that it is done.
 
 A debt's operation has the debt's id as its owner, so that its report finds its way here; the agent checks the precondition
-as it acts, as always. What no agent can know is checked here: a guest that the catalogue has elsewhere by now is not resumed.
+as it acts, as always. What no agent can know is checked here: a guest that the catalogue has elsewhere by now is not resumed, and a LUN
+that it has a volume in is not removed.
 """
+import dataclasses
+
 from oslo_log import log
 
+from migrator import exceptions
 from migrator.conductor import stimulus
 from migrator.conductor.agents import Place, Reply, check_reporter, finished
+from migrator.conductor.commits import commit
 from migrator.conductor.cursor import Policy
-from migrator.conductor.db import debts, ledger
-from migrator.conductor.engine import commit
+from migrator.conductor.db import debts, ledger, volumes
+from migrator.conductor.volume_agents import removed_by
 from migrator.conductor.workflows import WORKFLOWS
 from migrator.conductor.workflows.model import Commit
 from migrator.rpc import context as rpc_context
-from migrator.rpc import facts
-from migrator.states import OperationState
+from migrator.rpc import facts, volume_facts
+from migrator.states import AgentKind, OperationState
 
 LOG = log.getLogger(__name__)
 
-TYPES = {'plan': facts.Plan, 'spec': facts.InstanceSpec}
+TYPES = {AgentKind.COMPUTE: {'plan': facts.Plan, 'spec': facts.InstanceSpec}, AgentKind.VOLUME: {'plan': volume_facts.VolumePlan}}
 
 
 class Payments:
@@ -38,20 +43,36 @@ class Payments:
                 self._issue(row)
 
     def _issue(self, row):
-        if resumes(row) and row.instance_host != row.host:
-            why = f'the guest is known at {row.instance_host or "no host"} by now; it must not go on at {row.host}'
+        line = WORKFLOWS[row.kind].line(row.action)
+        types = TYPES[line.agent]
+        arguments = {k: facts.from_wire(types[k], v) if k in types else v for k, v in row.arguments.items()}
+        why = self._obstacle(row, arguments)
+        if why:
             reply = Reply(stimulus.Finished(OperationState.FAILED, why, untouched=True), error=why)
             return self._settle(row.id, row.attempt, reply, row.process_id)
         context = rpc_context.MigratorContext(migration_id=row.migration_id)
         envelope = facts.Envelope(op_id=f'{row.id}/{row.action}/{row.attempt}', migration_id=row.migration_id,
                                   epoch=row.epoch + row.attempt, process_id=row.process_id, request_id=context.request_id)
-        arguments = {k: facts.from_wire(TYPES[k], v) if k in TYPES else v for k, v in row.arguments.items()}
         LOG.info('%s is asked to pay a debt: %s', row.host, row.action)
-        line = WORKFLOWS[row.kind].line(row.action)
         reply = self.agents.begin(context, row.action, Place(row.host, line.on, line.agent), envelope, arguments)
         if reply is not None and hasattr(reply.event, 'state'):
             self._settle(row.id, row.attempt, reply, row.process_id)
         return None
+
+    def _obstacle(self, row, arguments):
+        """Say what the catalogue knows that forbids a cleanup by now, '' if nothing does."""
+        if resumes(row) and row.instance_host != row.host:
+            return f'the guest is known at {row.instance_host or "no host"} by now; it must not go on at {row.host}'
+        where = removed_by(row.action, arguments.get('plan'))
+        if where is None:
+            return ''
+        try:
+            known = self.database.run(lambda tx: volumes.get(tx, row.volume_id))
+        except exceptions.VolumeNotFound:       # it was deleted since, and with it the LUN that it had
+            return ''
+        if (known.host, known.backend, known.pool, known.lun) == dataclasses.astuple(where):
+            return f'the volume is known at {where.place} as {where.lun} by now; that LUN must not be removed'
+        return ''
 
     def finished(self, report):
         """Take an agent's report. True if it was about a debt. Raises WrongHost if another host owes it."""

@@ -15,7 +15,7 @@ WORLDS = {
     'instance_start': InstanceWorld(ON_ONE_HOST, G.RUNNING),
     'instance_stop': InstanceWorld(ON_ONE_HOST, G.OFF),
     'instance_delete': InstanceWorld((G.OFF,), G.ABSENT),
-    'migrate_volume': VolumeWorld(),
+    'volume_migration': VolumeWorld(),
 }
 
 

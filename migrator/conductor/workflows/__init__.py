@@ -1,7 +1,7 @@
 """Every workflow as a table that reads on one page. `WORKFLOWS` is the registry; the model check and the diagrams walk over it."""
 from migrator.conductor.workflows.instance import INSTANCE_CREATE, INSTANCE_DEFINE, INSTANCE_DELETE, INSTANCE_START, INSTANCE_STOP
 from migrator.conductor.workflows.live_migration import LIVE_MIGRATION
-from migrator.conductor.workflows.migrate_volume import MIGRATE_VOLUME
+from migrator.conductor.workflows.volume_migration import VOLUME_MIGRATION
 
 WORKFLOWS = {w.kind: w for w in (LIVE_MIGRATION, INSTANCE_CREATE, INSTANCE_DEFINE, INSTANCE_START, INSTANCE_STOP, INSTANCE_DELETE,
-                              MIGRATE_VOLUME)}
+                              VOLUME_MIGRATION)}

@@ -19,7 +19,7 @@ unreachable .      .       .        .        .           .    ?        ?        
 dead        S      S       S        ?        .           ?    ?        ?         ?
 """
 WORDS = {'S': Verdict.AT_SOURCE, 'D': Verdict.AT_DESTINATION, '.': Verdict.SILENT, '?': Verdict.UNRESOLVED}
-EXPORT = 'migration-1'
+EXPORT, OWN = 'migration-1', ('migration-1', 'copy-1')
 
 
 def cells():
@@ -64,14 +64,14 @@ class ReadTest(base.TestCase):
     def test_the_words_of_an_array(self):
         for state, said in ((LunState.ABSENT, Said.ABSENT), (LunState.MAKING, Said.PARTIAL), (LunState.MIRRORING, Said.MIRRORED),
                             (LunState.READY, Said.COMPLETE)):
-            answer = locate_volume.read(volume_facts.VolumeLocation(self.lun(state), True), EXPORT)
+            answer = locate_volume.read(volume_facts.VolumeLocation(self.lun(state), True), OWN)
             self.assertEqual((said, False, True, {'lun': 'v'}), (answer.state, answer.in_use, answer.job_active, answer.locator))
         self.assertEqual(set(LunState), set(locate_volume.SAID))
 
     def test_the_migrations_own_export_is_nobody_elses(self):
-        for exports, used in (((EXPORT,), False), ((EXPORT, 'attachment-2'), True), (('attachment-2',), True)):
+        for exports, used in (((EXPORT,), False), (OWN, False), ((EXPORT, 'attachment-2'), True), (('attachment-2',), True)):
             location = volume_facts.VolumeLocation(self.lun(LunState.READY, *exports))
-            self.assertIs(used, locate_volume.read(location, EXPORT).in_use)
+            self.assertIs(used, locate_volume.read(location, OWN).in_use)
 
     def test_nobody_answered(self):
-        self.assertEqual(locate_volume.UNREACHABLE, locate_volume.read(volume_facts.VolumeLocation(), EXPORT))
+        self.assertEqual(locate_volume.UNREACHABLE, locate_volume.read(volume_facts.VolumeLocation(), OWN))

@@ -15,8 +15,8 @@ from migrator.conductor.locate_volume import Answer, Said
 from migrator.conductor.workflows import WORKFLOWS
 from migrator.conductor.workflows.instance import HERE, INSTANCE_CREATE, INSTANCE_DELETE
 from migrator.conductor.workflows.live_migration import LIVE_MIGRATION
-from migrator.conductor.workflows.migrate_volume import MIGRATE_VOLUME
 from migrator.conductor.workflows.model import Commit, Outcome, Role, Step, Workflow
+from migrator.conductor.workflows.volume_migration import VOLUME_MIGRATION
 from migrator.rpc.facts import Location
 from migrator.states import GuestState, Status
 from tests.model import search as model_search
@@ -129,7 +129,7 @@ BOUNDS = {'live_migration': (('one fault of any kind, at one host', {'faults': 1
     ('one fault, no loss of power', {'faults': 1, 'kinds': WITHOUT_POWER}),
     ('a host loses its power', {'faults': 1, 'kinds': ('power',), **CALM}),
     ('both hosts lose their power', BLACKOUT)),
-    'migrate_volume': (('one fault of any kind, at one host', {'faults': 1, 'kinds': ONE_AT_MOST}),) if FULL else (
+    'volume_migration': (('one fault of any kind, at one host', {'faults': 1, 'kinds': ONE_AT_MOST}),) if FULL else (
     ('messages, conductors and operations', {'faults': 1, 'kinds': ('messages', 'operations', 'conductors')}),
     ('hosts', {'faults': 1, 'kinds': ('hosts', 'power'), **CALM}))}
 
@@ -201,30 +201,32 @@ class BrokenTest(testscenarios.WithScenarios, testtools.TestCase):
         ('no undo of a start', 'instance_create', model_search.ENDS, changed(INSTANCE_CREATE, 'start_instance', undo=None), {'faults': 1}),
         ('a removal that is told too early', 'instance_delete', world.RECORD,
          Workflow('instance_delete', steps=(Step('stop_instance', on=HERE, commit=Commit.DELETED), *INSTANCE_DELETE.steps)), {}),
-        ('no undo of a copy', 'migrate_volume', world.LEFTOVERS,
-         changed(changed(MIGRATE_VOLUME, 'migrate_volume', undo=None), 'create_target_volume', undo=None), CALM),
-        ('no undo of a take-over', 'migrate_volume', world.LEFTOVERS, changed(MIGRATE_VOLUME, 'migrate_volume_target', undo=None), {}),
-        ('no undo of an export', 'migrate_volume', world.LEFTOVERS, changed(MIGRATE_VOLUME, 'export_volume', undo=None), {}),
-        ('a copy that nobody compared', 'migrate_volume', world.RECORD, changed(MIGRATE_VOLUME, 'copy_volume', commit=Commit.MOVED), CALM),
-        ('a take-over that is taken for whole', 'migrate_volume', world.RECORD, changed(
-            MIGRATE_VOLUME, 'migrate_volume_target', outcomes=(Outcome('taken_over', Commit.MOVED),)), CALM),
-        ('a take-over that is called a success', 'migrate_volume', world.RECORD, changed(
-            changed(MIGRATE_VOLUME, 'complete_migration_target', when='taken_over', vital=False), 'migrate_volume_target',
+        ('no undo of a copy', 'volume_migration', world.LEFTOVERS,
+         changed(changed(VOLUME_MIGRATION, 'migrate_volume', undo=None), 'create_target_volume', undo=None), CALM),
+        ('no undo of a take-over', 'volume_migration', world.LEFTOVERS, changed(VOLUME_MIGRATION, 'migrate_volume_target', undo=None), {}),
+        ('no undo of an export', 'volume_migration', world.LEFTOVERS, changed(VOLUME_MIGRATION, 'export_volume', undo=None), {}),
+        ('a copy that nobody compared', 'volume_migration', world.RECORD,
+         changed(VOLUME_MIGRATION, 'copy_volume', commit=Commit.MOVED), CALM),
+        ('a take-over that is taken for whole', 'volume_migration', world.RECORD, changed(
+            VOLUME_MIGRATION, 'migrate_volume_target', outcomes=(Outcome('taken_over', Commit.MOVED),)), CALM),
+        ('a take-over that is called a success', 'volume_migration', world.RECORD, changed(
+            changed(VOLUME_MIGRATION, 'complete_migration_target', when='taken_over', vital=False), 'migrate_volume_target',
             outcomes=(Outcome('taken_over_at_once', Commit.MOVED), Outcome('taken_over', Commit.SUCCESS))), CALM),
-        ('a take-over that is left unfinished', 'migrate_volume', world.PRECONDITION,
-         changed(MIGRATE_VOLUME, 'complete_migration_target', vital=False, owed=True), CALM),
-        ('a take-over that may turn round', 'migrate_volume', NO_RETURN,
-         changed(MIGRATE_VOLUME, 'complete_migration_target', vital=False), CALM),
-        ('a source driver that is not doubted', 'migrate_volume', NO_RETURN,
-         changed(MIGRATE_VOLUME, 'migrate_volume', doubt='', no_return_when=''), CALM),
-        ('an abort that undoes what the source has moved', 'migrate_volume', NO_RETURN,
-         changed(MIGRATE_VOLUME, 'migrate_volume', no_return_when=''), {}),
-        ('a host copy after all', 'migrate_volume', NO_RETURN, changed(MIGRATE_VOLUME, 'create_target_volume', when=''), CALM),
-        ('silence of the source array is taken for absence', 'migrate_volume', world.RECORD, MIGRATE_VOLUME,
+        ('a take-over that is left unfinished', 'volume_migration', world.PRECONDITION,
+         changed(VOLUME_MIGRATION, 'complete_migration_target', vital=False, owed=True), CALM),
+        ('a take-over that may turn round', 'volume_migration', NO_RETURN,
+         changed(VOLUME_MIGRATION, 'complete_migration_target', vital=False), CALM),
+        ('a source driver that is not doubted', 'volume_migration', NO_RETURN,
+         changed(VOLUME_MIGRATION, 'migrate_volume', doubt='', no_return_when=''), CALM),
+        ('an abort that undoes what the source has moved', 'volume_migration', NO_RETURN,
+         changed(VOLUME_MIGRATION, 'migrate_volume', no_return_when=''), {}),
+        ('a host copy after all', 'volume_migration', NO_RETURN, changed(VOLUME_MIGRATION, 'create_target_volume', when=''), CALM),
+        ('silence of the source array is taken for absence', 'volume_migration', world.RECORD, VOLUME_MIGRATION,
          {'decide': deaf_to_the_source, 'faults': 1, 'kinds': ('hosts',), **CALM}),
-        ('a core that never needs an operator for volumes', 'migrate_volume', model_search.OPERATOR, MIGRATE_VOLUME,
+        ('a core that never needs an operator for volumes', 'volume_migration', model_search.OPERATOR, VOLUME_MIGRATION,
          {'decide': silent_sufferer, 'faults': 1, 'kinds': ('hosts',), **CALM}),
-        ('a core that keeps the locks of a volume', 'migrate_volume', model_search.LOCK, MIGRATE_VOLUME, {'decide': keeping_locks, **CALM}),
+        ('a core that keeps the locks of a volume', 'volume_migration', model_search.LOCK, VOLUME_MIGRATION,
+         {'decide': keeping_locks, **CALM}),
     )]
 
     def test_it_is_caught(self):

@@ -20,7 +20,7 @@ class TablesTest(base.TestCase):
     def test_the_registry_is_by_kind(self):
         self.assertEqual({w.kind: w for w in WORKFLOWS.values()}, WORKFLOWS)
         self.assertEqual({'live_migration', 'instance_create', 'instance_define', 'instance_start', 'instance_stop', 'instance_delete',
-                          'migrate_volume'}, set(WORKFLOWS))
+                          'volume_migration'}, set(WORKFLOWS))
 
     def test_the_live_migration_has_the_methods_of_the_seed_in_its_order(self):
         live = WORKFLOWS['live_migration']
@@ -38,11 +38,11 @@ class TablesTest(base.TestCase):
                     self.assertIs(contract.Kind.CALL, methods[question].kind, (workflow.kind, question))
 
     def test_the_migration_of_a_volume_has_the_steps_of_the_seed_in_its_order(self):
-        names = [s.name for s in WORKFLOWS['migrate_volume'].operations]
+        names = [s.name for s in WORKFLOWS['volume_migration'].operations]
         seed = ['migrate_volume', 'migrate_volume_target', 'complete_migration_target']
         self.assertEqual(seed, [name for name in names if name in seed])
         self.assertEqual('delete_source_volume', names[-1], 'the source goes last')
-        self.assertEqual({AgentKind.VOLUME}, {s.agent for s in WORKFLOWS['migrate_volume'].steps})
+        self.assertEqual({AgentKind.VOLUME}, {s.agent for s in WORKFLOWS['volume_migration'].steps})
 
     def test_where_each_step_is_done(self):
         where = {s.name: s.on for s in WORKFLOWS['live_migration'].steps}

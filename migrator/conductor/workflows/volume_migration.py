@@ -13,7 +13,7 @@ SOURCE, DESTINATION, VOLUME = Role.SOURCE, Role.DESTINATION, AgentKind.VOLUME
 
 REMOVE_COPY = Undo('delete_target_volume', on=DESTINATION, agent=VOLUME, doing='what was made at the destination is being removed')
 
-MIGRATE_VOLUME = Workflow('migrate_volume', abortable=True, steps=(
+VOLUME_MIGRATION = Workflow('volume_migration', abortable=True, steps=(
     Step('check_can_migrate_volume_target', on=DESTINATION, agent=VOLUME, mode=Mode.CALL, status=Status.CHECKING),
     Step('check_can_migrate_volume_source', on=SOURCE, agent=VOLUME, mode=Mode.CALL, status=Status.CHECKING),
     Step('migrate_volume', on=SOURCE, agent=VOLUME, when='drivers_may_move', repeat=True, doubt='locate_volume',
