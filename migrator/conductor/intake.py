@@ -74,7 +74,8 @@ class Order:
 
     source, destination: service rows of the agents, read in this transaction; destination None where there is only one. instance, volume:
     (identity, name) of what it concerns. called: that in words. locks: resources. limits: (MiB of memory, sizes of disks that are
-    copied), from which the time limit is reckoned. learn: writes into the catalogue what is true from the request on; called
+    copied), from which the time limit is reckoned. plan: gives what the steps are given, by the workflow's id, where that is known from the
+    start. learn: writes into the catalogue what is true from the request on; called
     with the transaction and the workflow's id.
     """
 
@@ -87,6 +88,7 @@ class Order:
     instance: tuple[str, str] = ('', '')
     volume: tuple[str, str] = ('', '')
     limits: tuple = ()
+    plan: typing.Callable | None = None
     learn: typing.Callable | None = None
 
     @property
@@ -149,13 +151,14 @@ class Intake:
 
     def _write(self, tx, context, request_id, order):
         source, destination = order.source, order.destination
-        now = source.now
+        now, migration_id = source.now, str(uuid.uuid4())
         new = types.SimpleNamespace(
-            id=str(uuid.uuid4()), kind=order.kind, resource=(Resource.VOLUME if order.volume[0] else Resource.INSTANCE).value,
+            id=migration_id, kind=order.kind, resource=(Resource.VOLUME if order.volume[0] else Resource.INSTANCE).value,
             instance_uuid=order.instance[0], instance_name=order.instance[1], volume_id=order.volume[0], volume_name=order.volume[1],
             source_host=source.host, source_agent=source.kind, destination_host=destination.host if destination else '',
             destination_agent=destination.kind if destination else source.kind, parent_id=None, request_id=request_id, user=context.user,
-            request=order.request, policy=vars(self._policy(order)).copy(), plan={}, facts={}, progress={}, epoch=1, created_at=now,
+            request=order.request, policy=vars(self._policy(order)).copy(),
+            plan=order.plan(migration_id) if order.plan else {}, facts={}, progress={}, epoch=1, created_at=now,
             updated_at=now, looked_at=0, finished_at=None)
         ledger.lock_all(tx, order.locks, new.id)
         begun = self._begin(tx, new, order, context)

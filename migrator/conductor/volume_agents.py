@@ -15,6 +15,19 @@ from migrator.rpc import errors, facts, volume_facts
 LOG = log.getLogger(__name__)
 
 
+def new_plan(migration_id, volume, host, backend, pool, options):
+    """Decide once, before anything is made, what every step of a migration is given; with the name of the LUN at the destination.
+
+    volume: a row of the catalogue. host, backend, pool: where it is to go. options: of the request: force_host_copy, new_type, verification
+    (sampled or full), bandwidth (bytes a second, 0 is no limit). Another type is had by a copy alone. Returns a VolumePlan.
+    """
+    target = volume_facts.Target(migration_id, volume.id, host, backend, pool, f'volume-{volume.id}-{migration_id[:8]}', volume.size)
+    return volume_facts.VolumePlan(
+        migration_id, volume.id, volume_facts.LunRef(volume.host, volume.backend, volume.pool, volume.lun), target, volume.size,
+        force_host_copy=bool(options.get('force_host_copy') or options.get('new_type')),
+        verification=options.get('verification') or 'sampled', bandwidth=options.get('bandwidth') or 0)
+
+
 def plan_of(row):
     """Read the plan of a volume's migration; with the source's connection once that is known."""
     plan = facts.from_wire(volume_facts.VolumePlan, row.plan)

@@ -231,10 +231,13 @@ class VolumeManager(StepEndpoint):
 
     @server.exposed(contract.VOLUME)
     def delete_source_volume(self, context, envelope, plan):
-        """Remove the LUN that the volume has left; PreconditionFailed while it is exported or worked on."""
-        read = _plan(plan)
-        return self._at(read.source, 'delete_source_volume', envelope, {'plan': plan},
-                        lambda driver: run_driver(driver.delete, read.source.pool, read.source.lun))
+        """End the migration's export and remove the LUN that the volume has left; PreconditionFailed while anybody uses it."""
+        read, where = _plan(plan), _plan(plan).source
+
+        def work(driver):
+            run_driver(driver.unexport, where.pool, where.lun, read.export)
+            return run_driver(driver.delete, where.pool, where.lun)
+        return self._at(where, 'delete_source_volume', envelope, {'plan': plan}, work)
 
     # --- migration: the target's array ---
 

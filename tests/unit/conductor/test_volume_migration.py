@@ -1,0 +1,248 @@
+"""The migration of a volume between simulated arrays, from the request's row to the end: each way of the seed, and what goes wrong."""
+import uuid
+
+import testscenarios
+
+from migrator.conductor.db import hosts, tables, volumes
+from migrator.conductor.intake import Order, Wanted
+from migrator.conductor.volume_agents import new_plan
+from migrator.rpc import facts
+from migrator.rpc import volume_facts as vf
+from migrator.rpc.context import MigratorContext
+from migrator.rpc.volume import VolumeAPI
+from migrator.states import AgentKind, OperationState
+from tests import base
+from tests.simulated import Cloud, wait_for
+
+SIZE = 16 << 20
+#: A pattern, one byte for each block of 4 KiB.
+DATA = bytes(range(1, 251)) * 16
+
+
+class VolumeCase(base.TestCase):
+    """Two volume agents with an array each."""
+
+    #: Options of the source's and of the target's array.
+    source, target = {}, {}
+
+    def setUp(self):
+        super().setUp()
+        self.build()
+
+    def build(self, **options):
+        """A cloud with one volume at one@a, with data in it."""
+        self.cloud = self.useFixture(Cloud(hosts=('alpha',), arrays={'one': {'a': self.source}, 'two': {'b': self.target}}, **options))
+        self.arrays, self.api = self.cloud.volumes.world, self.cloud.api
+        self.agents = VolumeAPI(self.cloud.conf('tester'), self.cloud.transport)
+        self.context = MigratorContext(user='tester', overwrite=False)
+        self.id = str(uuid.uuid4())
+        where = vf.LunRef('one', 'a', 'fast', f'volume-{self.id}')
+        envelope = facts.Envelope(f'{self.id}/create_volume/1', self.id, 1)
+        self.agents.create_volume(self.context, 'one', envelope, vf.VolumeSpec(self.id, where, SIZE))
+        wait_for(lambda: self.agents.get_operation(self.context, 'one', envelope.op_id).state is OperationState.SUCCEEDED, 'the LUN')
+        self.arrays.put('one@a', 'fast', where.lun, DATA)
+        self.cloud.database.run(lambda tx: volumes.insert(
+            tx, self.id, name='data', size=SIZE, type='', multiattach=False, host='one', backend='a', pool='fast', lun=where.lun,
+            status='available', migration_status='none', error=''))
+
+    @property
+    def conductor(self):
+        """One of the conductors."""
+        return next(iter(self.cloud.conductors.values()))
+
+    def row(self):
+        """The volume as the catalogue has it."""
+        return self.cloud.database.run(lambda tx: volumes.get(tx, self.id))
+
+    def migrate(self, pool='slow', **options):
+        """Ask for the migration to two@b, as a request does; returns its id."""
+        def prepare(tx):
+            volume = volumes.get(tx, self.id)
+            rows = hosts.get_many(tx, ['one', 'two'], AgentKind.VOLUME)
+            return Order('volume_migration', 'volume data', {'options': options}, rows['one'], volumes.locks(self.id), rows['two'],
+                         volume=(self.id, 'data'),
+                         plan=lambda migration: facts.to_wire(new_plan(migration, volume, 'two', 'b', pool, options)),
+                         learn=lambda tx, _id: volumes.update(tx, self.id, migration_status='migrating'))
+        new, transition = self.conductor.requests.ask(self.context, str(uuid.uuid4()), prepare, Wanted('volume_migration', 'data'))
+        if transition is not None:
+            self.conductor.pool.try_spawn(self.conductor.engine.go_on, new.id, transition)
+        return new.id
+
+    def ended(self, migration, status='completed'):
+        """Wait for the end of it; returns its view."""
+        return self.cloud.wait({'id': migration}, status)
+
+    def steps(self, view):
+        """The operations that it went through, in order."""
+        return list(dict.fromkeys(event['step'] for event in view['events'] if event['what'] == 'start'))
+
+    def assert_moved(self, migration, status='success'):
+        """The volume is at the target, alone, with its data, and nothing is held, exported or owed."""
+        row = self.row()
+        lun = f'volume-{self.id}-{migration[:8]}'
+        self.assertEqual(('two', 'b', 'slow', lun, status), (row.host, row.backend, row.pool, row.lun, row.migration_status))
+        self.assertEqual({'lun': lun}, row.locator)
+        self.assertEqual([('two@b', 'slow', lun, migration)], self.arrays.luns())
+        self.assertEqual(DATA, self.arrays.content('two@b', 'slow', lun)[:len(DATA)])
+        self.assert_nothing_held()
+
+    def assert_where_it_was(self, status='error'):
+        """The volume is at the source, alone, with its data, and nothing is held, exported or owed."""
+        row = self.row()
+        self.assertEqual(('one', 'a', 'fast', f'volume-{self.id}'), (row.host, row.backend, row.pool, row.lun))
+        self.assertEqual(status, row.migration_status)
+        self.assertEqual(['one@a'], [array for array, *_rest in self.arrays.luns()])
+        self.assertEqual(DATA, self.arrays.content('one@a', 'fast', row.lun)[:len(DATA)])
+        self.assert_nothing_held()
+
+    def assert_nothing_held(self):
+        """No locks, exports, places, debts."""
+        self.assertEqual(({}, [], []), (self.cloud.locks(), self.arrays.exports(), self.cloud.debts()))
+        with self.cloud.database.engine.connect() as db:
+            self.assertEqual({0}, {places for (places,) in db.execute(tables.service.select().with_only_columns(tables.service.c.places))})
+
+
+class WaysTest(testscenarios.WithScenarios, VolumeCase):
+    """Which way is taken follows from what the drivers say and what was asked for (seed 001, steps 1 to 5)."""
+
+    COPY = ['create_target_volume', 'copy_volume', 'verify_volume', 'delete_source_volume']
+    scenarios = [
+        ('the source moves it', {'source': {'moves': True}, 'expected': ['migrate_volume', 'delete_source_volume']}),
+        ('the target takes it over at once', {'target': {'take_over': 'sync'}, 'expected': [
+            'migrate_volume', 'export_volume', 'migrate_volume_target', 'delete_source_volume']}),
+        ('the target takes it over while data is on its way', {'target': {'take_over': 'async'}, 'expected': [
+            'migrate_volume', 'export_volume', 'migrate_volume_target', 'complete_migration_target', 'delete_source_volume']}),
+        ('both decline', {'target': {'take_over': 'no'}, 'expected': ['migrate_volume', 'export_volume', 'migrate_volume_target', *COPY]}),
+        ('a host copy is asked for', {
+            'source': {'moves': True}, 'options': {'force_host_copy': True}, 'expected': ['export_volume', *COPY]}),
+        ('another type is asked for', {
+            'target': {'types': ['gold']}, 'options': {'new_type': 'gold'}, 'expected': ['export_volume', *COPY]}),
+    ]
+    options = {}
+
+    def test_it_goes_this_way(self):
+        migration = self.migrate(**self.options)
+        view = self.ended(migration)
+        self.assertEqual(self.expected, self.steps(view))
+        self.assertEqual(('', True), (view['error'], view['no_return']))
+        self.assert_moved(migration)
+        self.assertEqual(self.options.get('new_type', ''), self.row().type)
+        asked = {call.method for call in self.arrays.history() if call.method.startswith('migrate_volume')}
+        self.assertEqual({name for name in self.expected if name.startswith('migrate_volume')}, asked)
+
+
+class AttachableTest(VolumeCase):
+
+    target = {'take_over': 'async', 'migration_seconds': 1.5}
+
+    def test_it_can_be_attached_from_the_commit_on(self):
+        """Given a take-over whose data is on its way, then host, LUN and status are there together, and attaching is free."""
+        migration = self.migrate()
+        wait_for(lambda: self.row().migration_status == 'migrating_attachable', 'the commit')
+        row = self.row()
+        self.assertEqual(('two', 'b', 'slow', f'volume-{self.id}-{migration[:8]}'), (row.host, row.backend, row.pool, row.lun))
+        self.assertEqual(({volumes.resource(self.id): migration}, 'attachable'), (self.cloud.locks(), row.lock_mode))
+        self.ended(migration)
+        self.assert_moved(migration)
+
+    def test_lock_volume(self):
+        """Given a volume that is to stay locked, then nobody attaches it before the end."""
+        migration = self.migrate(lock_volume=True)
+        wait_for(lambda: self.row().host == 'two', 'the commit')
+        self.assertEqual(('migrating', dict.fromkeys(volumes.locks(self.id), migration)),
+                         (self.row().migration_status, self.cloud.locks()))
+        self.ended(migration)
+        self.assert_moved(migration)
+
+    def test_an_abort_is_too_late(self):
+        migration = self.migrate()
+        wait_for(lambda: self.row().host == 'two', 'the commit')
+        self.assertRaisesRegex(Exception, 'point of no return', self.api.abort, migration)
+        self.ended(migration)
+        self.assert_moved(migration)
+
+    def test_a_completion_that_fails_calls_an_operator_and_is_tried_again(self):
+        """Given a take-over that cannot be completed, then both LUNs stay, the target in charge, until it can."""
+        self.arrays.inject('two@b', 'complete_migration_target', 'fail', -1)
+        migration = self.migrate()
+        self.ended(migration, 'needs_operator')
+        self.assertEqual(('two', 'migrating_attachable'), (self.row().host, self.row().migration_status))
+        self.assertEqual(['one@a', 'two@b'], [array for array, *_rest in self.arrays.luns()])
+        self.arrays.release()
+        self.api.recover(migration)
+        self.ended(migration)
+        self.assert_moved(migration)
+
+    def test_the_target_agent_is_killed_while_data_is_on_its_way(self):
+        migration = self.migrate()
+        wait_for(lambda: self.row().host == 'two', 'the commit')
+        self.cloud.volumes.restart('two')
+        self.ended(migration)
+        self.assert_moved(migration)
+
+
+class RaisesTest(testscenarios.WithScenarios, VolumeCase):
+    """A driver that raises has not declined: no other way is tried, and what is true is asked."""
+
+    scenarios = [(f'{method}, {action}', {'method': method, 'action': action, 'source': {'moves': method == 'migrate_volume'}})
+                 for method in ('migrate_volume', 'migrate_volume_target') for action in ('fail', 'fail-after')]
+    target = {'take_over': 'sync'}
+
+    def test_what_follows(self):
+        self.arrays.inject('one@a' if self.method == 'migrate_volume' else 'two@b', self.method, self.action)
+        migration = self.migrate()
+        if (self.method, self.action) == ('migrate_volume', 'fail-after'):      # the source has let go of it, and the target has it
+            self.ended(migration)
+            self.assert_moved(migration)
+            return
+        view = self.ended(migration, 'failed')
+        self.assertIn('as was ordered', view['error'])
+        self.assertIn('as was ordered', self.row().error)
+        self.assertNotIn('create_target_volume', self.steps(view))
+        self.assert_where_it_was()
+
+
+class CopyTest(VolumeCase):
+
+    target = {'take_over': 'no'}
+
+    def test_an_abort_in_the_copy(self):
+        migration = self.migrate(bandwidth=1 << 20)
+        wait_for(lambda: self.api.show(migration)['step'] == 'copy_volume', 'the copy')
+        self.api.abort(migration)
+        view = self.ended(migration, 'cancelled')
+        self.assertEqual('aborted on request', view['error'])
+        self.assert_where_it_was('none')
+
+    def test_the_copy_fails(self):
+        self.arrays.inject('two@b', 'copy', 'fail')
+        self.ended(self.migrate(), 'failed')
+        self.assert_where_it_was()
+
+    def test_the_target_agent_is_killed_in_the_copy(self):
+        migration = self.migrate(bandwidth=SIZE)
+        wait_for(lambda: self.agents.volume_progress(self.context, 'two', migration).done, 'some of the copy')
+        self.cloud.volumes.restart('two')
+        self.ended(migration)
+        self.assert_moved(migration)
+
+    def test_the_source_cannot_be_removed(self):
+        """Given a source whose removal fails, then the migration is completed, and the source owes it."""
+        self.arrays.inject('one@a', 'delete', 'fail', -1)
+        migration = self.migrate()
+        view = self.ended(migration)
+        self.assertEqual(['delete_source_volume'], [debt['action'] for debt in view['debts']])
+        self.assertEqual('two', self.row().host)
+        self.arrays.release()
+        wait_for(lambda: not self.cloud.debts(), 'the debt to be paid')
+        self.assert_moved(migration)
+
+    def test_no_room(self):
+        """Given a target without room, then nothing is made anywhere."""
+        self.arrays.put('one@a', 'fast', f'volume-{self.id}', DATA)
+        before = self.arrays.history()
+        with self.cloud.database.engine.begin() as db:
+            db.execute(tables.volume.update().values(size=1 << 40))
+        view = self.ended(self.migrate(), 'failed')
+        self.assertIn('bytes free', view['error'])
+        self.assertEqual(before, self.arrays.history())
