@@ -1,5 +1,6 @@
 """Volumes of libvirt guests on a real array: what was written is there, whatever becomes of the array, the guest's host and libvirtd."""
 import dataclasses
+import subprocess
 import unittest
 import uuid
 
@@ -8,7 +9,7 @@ from migrator.rpc import volume_facts
 from migrator.states import GuestState, PauseReason
 from tests.cloud_case import CloudCase
 from tests.contract import harness as hands
-from tests.functional.lab_volumes import LabVolumes
+from tests.functional.lab_volumes import SIZE, LabVolumes
 from tests.functional.libvirt_harness import BUSY
 from tests.functional.test_libvirt_migration import Case
 from tests.lab import disk, processes
@@ -132,6 +133,81 @@ class Detached(VolumeCase, unittest.TestCase):
         self.a.stop_instance(other, 0)
         self.assertLess(last, console.last_written())
         disk.read_records(self.connection.uri, 'raw').check(console.last_written())
+
+
+class Encrypted(Case, unittest.TestCase):
+    """Volumes behind TLS: the hypervisor has the certificates, in [nbd_tls_x509_cert_dir] of qemu.conf."""
+
+    def keys(self):
+        """Make an authority, and of it a certificate that is good for the server's address and for clients; returns their folder."""
+        folder = self.lab.shared / 'keys'
+        folder.mkdir()
+
+        def openssl(*words):
+            subprocess.run(['openssl', *words], cwd=folder, check=True, capture_output=True, timeout=30)
+        new = ('-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes', '-subj')
+        openssl('req', '-x509', *new, '/CN=authority', '-days', '2', '-keyout', 'ca-key.pem', '-out', 'ca-cert.pem')
+        openssl('req', *new, '/CN=server', '-keyout', 'server-key.pem', '-out', 'request.pem')
+        (folder / 'extensions').write_text(f'subjectAltName=IP:{self.lab.svc.ip}\n')
+        openssl('x509', '-req', '-in', 'request.pem', '-CA', 'ca-cert.pem', '-CAkey', 'ca-key.pem', '-CAcreateserial', '-days', '2',
+                '-extfile', 'extensions', '-out', 'server-cert.pem')
+        for kind in ('key', 'cert'):
+            (folder / f'client-{kind}.pem').write_bytes((folder / f'server-{kind}.pem').read_bytes())
+        return folder
+
+    def trust(self, host, keys):
+        """Give a host's hypervisor the certificates until the end of the test."""
+        configuration = host.folder / 'etc' / 'qemu.conf'
+        before = configuration.read_text()
+
+        def write(text):
+            configuration.write_text(text)
+            host.stop_libvirtd()
+            host.start_libvirtd()
+            host.wait_ready()
+        self.addCleanup(write, before)
+        write(f'{before}nbd_tls_x509_cert_dir = "{keys}"\n')
+
+    def serve(self, keys, port=10890):
+        """Serve a volume over TLS to who has a certificate; returns the path of its image and its Connection."""
+        image = self.lab.shared / 'encrypted.raw'
+        with open(image, 'wb') as stream:
+            stream.truncate(SIZE)
+        server = self.lab.svc.popen(['nbdkit', '--foreground', '--ipaddr', self.lab.svc.ip, '--port', str(port), '--tls', 'require',
+                                     '--tls-verify-peer', '--tls-certificates', keys, 'file', image], stdin=subprocess.DEVNULL,
+                                    stderr=subprocess.DEVNULL)
+        self.addCleanup(server.wait, 10)
+        self.addCleanup(server.kill)
+        listens = ['ss', '-Hltn', f'sport = :{port}']
+        processes.wait_until(lambda: self.lab.svc.run(listens).stdout, 10, 'the server')
+        return image, volume_facts.Connection(f'nbds://{self.lab.svc.ip}:{port}/volume', writable=True, size=SIZE, tls=True)
+
+    def test_a_volume_behind_tls_is_attached_moves_and_is_detached(self):
+        keys = self.keys()
+        for host in (self.alpha, self.beta):
+            self.trust(host, keys)
+        image, connection = self.serve(keys)
+        uuid_ = self.given_guest(**BUSY)
+        console = self.follow(uuid_)
+        attachment = volume_facts.Attachment(id=str(uuid.uuid4()), volume_id=str(uuid.uuid4()), instance_uuid=uuid_, connection=connection)
+        self.a.attach_volume(attachment)
+        self.assertEqual('vdb', self.a.attach_volume(attachment)['target'])
+        console.wait_written()
+        self.assertEqual(connection.uri, hands.guest_of(self.a, uuid_).disks[1].path)
+        self.assertEqual((), self.b.check_can_live_migrate_destination(hands.guest_of(self.a, uuid_)).volumes_silent)
+        self.move(self.a, self.b, uuid_)
+        console.wait_written()
+        self.b.detach_volume(attachment)
+        disk.read_records(image, 'raw').check(console.last_written())
+        self.b.stop_instance(uuid_, 0)
+
+    def test_a_host_without_the_certificates_says_so_and_the_guest_runs_on(self):
+        _, connection = self.serve(self.keys())
+        uuid_ = self.given_guest()
+        attachment = volume_facts.Attachment(id=str(uuid.uuid4()), volume_id=str(uuid.uuid4()), instance_uuid=uuid_, connection=connection)
+        before = hands.guest_of(self.a, uuid_)
+        self.assertRaises(exceptions.DriverError, self.a.attach_volume, attachment)
+        self.assertEqual(before, hands.guest_of(self.a, uuid_))
 
 
 class Agents(CloudCase):
