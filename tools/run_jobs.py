@@ -30,7 +30,7 @@ SLOW = {'MIGRATOR_TEST_TIMEOUT_SCALE': '2'}
 TEST_JOBS = {
     'unit': ('tests/unit', 2, {'MIGRATOR_CONCURRENCY': 'threading', **SLOW}, 900),
     'unit-eventlet': ('tests/unit', 2, {'MIGRATOR_CONCURRENCY': 'eventlet', **SLOW}, 900),
-    'functional': ('tests/functional', 1, SLOW, 3600),
+    'functional': ('tests/functional', 1, SLOW, 5400),
     'faults': ('tests/faults', 2, SLOW, 2400),
 }
 STYLE_SECONDS = 600
