@@ -101,6 +101,10 @@ class InstanceExists(Conflict):
     """An instance of that identity exists already."""
 
 
+class VolumeExists(Conflict):
+    """A volume of that name exists already."""
+
+
 class VolumeInUse(Conflict):
     """The volume is attached."""
 

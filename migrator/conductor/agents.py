@@ -8,7 +8,7 @@ import dataclasses
 from oslo_log import log
 
 from migrator import concurrency, exceptions
-from migrator.conductor import stimulus, volume_agents
+from migrator.conductor import stimulus, volume_agents, volume_work
 from migrator.conductor.compatible import compatible
 from migrator.conductor.workflows import WORKFLOWS
 from migrator.conductor.workflows.model import Role
@@ -222,6 +222,8 @@ def arguments_of(row, method):
     """Give the arguments of a workflow's operation, from the frozen request, the plan and the facts of earlier steps."""
     if of_volumes(row):
         return {'plan': volume_agents.plan_of(row)}
+    if row.kind in volume_work.KINDS:
+        return volume_work.arguments_of(row, method)
     if row.kind != 'live_migration':
         if method == 'create_instance':
             return {'spec': facts.from_wire(facts.InstanceSpec, row.request['spec'])}

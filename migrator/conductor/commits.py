@@ -2,7 +2,7 @@
 from oslo_log import log
 
 from migrator import exceptions
-from migrator.conductor import locate_volume, stimulus
+from migrator.conductor import locate_volume, stimulus, volume_work
 from migrator.conductor.db import catalogue, volumes
 from migrator.conductor.workflows.model import Commit
 from migrator.rpc import facts, volume_facts
@@ -25,6 +25,8 @@ def commit(tx, record, what, reply, told=None):
         catalogue.delete(tx, uuid)
     elif what is Commit.CREATED and not catalogue.several(tx, [uuid]):
         catalogue.insert(tx, uuid, catalogue.values(made(row, reply), row.source_host))
+    elif what in volume_work.COMMITS:
+        volume_work.commit(tx, row, what, reply.result)
     elif what in (Commit.MOVED, Commit.ATTACHABLE, Commit.SUCCESS):
         _of_volume(tx, row, what, reply, row.facts if told is None else told)
 
@@ -76,6 +78,8 @@ def locator_of(reply, told):
 
 def ended(tx, row, cursor):
     """Write down that a workflow has ended without coming to its commits: the volume is where it was."""
+    if row.kind in volume_work.KINDS:
+        volume_work.ended(tx, row, cursor)
     if row.kind == 'volume_migration' and cursor.status is not Status.COMPLETED:
         status = VolumeMigration.ERROR if cursor.status is Status.FAILED else VolumeMigration.NONE
         volumes.update(tx, row.volume_id, migration_status=status.value, error=cursor.error if status is VolumeMigration.ERROR else '')

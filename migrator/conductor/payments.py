@@ -9,7 +9,7 @@ import dataclasses
 from oslo_log import log
 
 from migrator import exceptions
-from migrator.conductor import stimulus
+from migrator.conductor import stimulus, volume_work
 from migrator.conductor.agents import Place, Reply, check_reporter, finished
 from migrator.conductor.commits import commit
 from migrator.conductor.cursor import Policy
@@ -18,13 +18,10 @@ from migrator.conductor.volume_agents import removed_by
 from migrator.conductor.workflows import WORKFLOWS
 from migrator.conductor.workflows.model import Commit
 from migrator.rpc import context as rpc_context
-from migrator.rpc import facts, volume_facts
-from migrator.states import AgentKind, OperationState
+from migrator.rpc import facts
+from migrator.states import OperationState
 
 LOG = log.getLogger(__name__)
-
-TYPES = {AgentKind.COMPUTE: {'plan': facts.Plan, 'spec': facts.InstanceSpec}, AgentKind.VOLUME: {'plan': volume_facts.VolumePlan}}
-
 
 class Payments:
     """Collects debts."""
@@ -44,8 +41,7 @@ class Payments:
 
     def _issue(self, row):
         line = WORKFLOWS[row.kind].line(row.action)
-        types = TYPES[line.agent]
-        arguments = {k: facts.from_wire(types[k], v) if k in types else v for k, v in row.arguments.items()}
+        arguments = volume_work.read_arguments(line.agent, row.arguments)
         why = self._obstacle(row, arguments)
         if why:
             reply = Reply(stimulus.Finished(OperationState.FAILED, why, untouched=True), error=why)

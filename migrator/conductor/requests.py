@@ -2,7 +2,7 @@
 import types
 
 from migrator import exceptions
-from migrator.conductor.db import catalogue, debts, hosts, ledger
+from migrator.conductor.db import catalogue, debts, hosts, ledger, volumes
 from migrator.conductor.intake import Intake, Order, Wanted, refuse_locked
 from migrator.rpc import facts
 from migrator.states import InstanceState
@@ -77,6 +77,8 @@ class Requests(Intake):
                 raise exceptions.NotPossible(f'{guest.host} does not know instance {name} at present; it may run elsewhere')
             if guest.state in (InstanceState.RUNNING, InstanceState.PAUSED):
                 raise exceptions.InstanceRunning(f'instance {guest.name or guest.uuid} is {guest.state}; stop it first')
+            if volumes.of_instance(tx, guest.uuid):
+                raise exceptions.VolumeInUse(f'instance {guest.name or guest.uuid} has volumes; detach them first')
             return self._order(tx, 'instance_delete', guest, {}, rows)
         return self.ask(context, request_id, prepare, Wanted('instance_delete', instance))
 

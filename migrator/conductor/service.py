@@ -24,6 +24,7 @@ from migrator.conductor.requests import Requests
 from migrator.conductor.versions import AgentVersions
 from migrator.conductor.volume_inventory import VolumeInventory
 from migrator.conductor.volume_manager import VolumeAgentEndpoint, VolumeEndpoint
+from migrator.conductor.volume_requests import VolumeRequests
 from migrator.rpc import contract, server
 from migrator.rpc.compute import ComputeAPI
 from migrator.rpc.volume import VolumeAPI
@@ -62,7 +63,7 @@ class ConductorService(service.Service):
         self._server = server.make_server(transport, contract.TOPIC_CONDUCTOR, self.host, [
             UserEndpoint(self.database, self.engine, self.requests, recovery, inspection, self.forgetting, agents, settings,
                          self.pool),
-            VolumeEndpoint(self.database, settings),
+            VolumeEndpoint(self.database, settings, VolumeRequests(self.requests, self.database), self.engine, self.pool),
             VolumeAgentEndpoint(VolumeInventory(self.database, settings.poll_interval, self.volume_versions)),
             AgentEndpoint(self.engine, Inventory(self.database, settings.poll_interval, self.versions), self.payments, self.pool)])
         self._stop = threading.Event()

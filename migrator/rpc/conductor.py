@@ -171,6 +171,48 @@ class ConductorAPI:
         """Give one backend, by its name host@backend."""
         return self._call('backend_show', backend=backend)
 
+    # --- volumes ---
+
+    def volumes(self, filters=None, limit=1000, marker=None):
+        """List volumes by name. filters: host, backend (host@backend), type, status. marker: id of the last one seen."""
+        return self._call('volumes', filters=filters or {}, limit=limit, marker=marker)
+
+    def volume_show(self, volume):
+        """Give one volume, by id or unique name, with its `attachments`."""
+        return self._call('volume_show', volume=volume)
+
+    def volume_create(self, name, size, pool='', type='', multiattach=False, request_id=None):  # noqa: A002 (the word that users have)
+        """Have a volume made. size: bytes. pool: host@backend#pool, host@backend, or '' for the one with the most room that serves `type`.
+
+        multiattach: it may be attached to several instances at once, and cannot be migrated. Returns a migration of kind volume_create.
+        """
+        spec = {'name': name, 'size': size, 'pool': pool, 'type': type, 'multiattach': multiattach}
+        return self._change('volume_create', request_id, spec=spec)
+
+    def volume_delete(self, volume, request_id=None):
+        """Have a volume deleted that nobody has. Returns a migration of kind volume_delete."""
+        return self._change('volume_delete', request_id, volume=volume)
+
+    def volume_extend(self, volume, size, request_id=None):
+        """Have an available volume made larger. size: bytes in all. Returns a migration of kind volume_extend."""
+        return self._change('volume_extend', request_id, volume=volume, size=size)
+
+    def volume_attach(self, volume, instance, options=None, request_id=None):
+        """Have an instance given a volume. options: {'target': 'vdb', 'read_only': bool}. Returns a migration of kind volume_attach."""
+        return self._change('volume_attach', request_id, volume=volume, instance=instance, options=options or {})
+
+    def volume_detach(self, volume, instance, request_id=None):
+        """Have a volume taken from an instance. Returns a migration of kind volume_detach."""
+        return self._change('volume_detach', request_id, volume=volume, instance=instance)
+
+    def volume_migrate(self, volume, destination, request_id=None, options=None):
+        """Ask for the migration of a volume to `destination` (host@backend#pool, or host@backend). Returns the migration.
+
+        options: {'force_host_copy': no driver is asked, 'lock_volume': not attachable before the end, 'new_type': the type that it is to
+        have, 'verification': 'sampled' or 'full', 'bandwidth': bytes a second of a host copy, 'dry_run': bool}. A dry run returns 'ways'.
+        """
+        return self._change('volume_migrate', request_id, volume=volume, destination=destination, options=options or {})
+
     def _change(self, name, request_id, **arguments):
         request_id = request_id or str(uuid.uuid4())
         return self._call(name, hint=f'; whether it was accepted is not known, repeat it with request id {request_id}',

@@ -164,4 +164,12 @@ CONDUCTOR = {m.name: m for m in (
            'remove the row of an instance that no host has; assert_dead: hosts attested to be off'),
     Method('backends', Kind.CALL, 30, (), 'all backends of volume agents, by name'),
     Method('backend_show', Kind.CALL, 30, ('backend',), 'one backend (host@backend) with its pools'),
+    Method('volumes', Kind.CALL, 30, ('filters', 'limit', 'marker'), 'all volumes, by name'),
+    Method('volume_show', Kind.CALL, 30, ('volume',), 'one volume, by id or unique name, with its attachments'),
+    Method('volume_create', Kind.CALL, 30, ('spec', 'request_id'), 'make a volume'),
+    Method('volume_delete', Kind.CALL, 30, ('volume', 'request_id'), 'delete a volume that nobody has'),
+    Method('volume_extend', Kind.CALL, 30, ('volume', 'size', 'request_id'), 'make a volume larger'),
+    Method('volume_attach', Kind.CALL, 30, ('volume', 'instance', 'options', 'request_id'), 'give an instance a volume'),
+    Method('volume_detach', Kind.CALL, 30, ('volume', 'instance', 'request_id'), 'take a volume from an instance'),
+    Method('volume_migrate', Kind.CALL, 30, ('volume', 'destination', 'request_id', 'options'), 'move a volume to another pool'),
 )}

@@ -1,6 +1,7 @@
 """Which workflow acts in which world. A workflow that is registered and not named here is not checked, which a test does not allow."""
 from migrator.conductor.workflows import WORKFLOWS
 from migrator.states import GuestState as G
+from tests.model.array_world import AttachmentWorld, Lun, LunWorld
 from tests.model.instance_world import InstanceWorld
 from tests.model.migration_world import MigrationWorld
 from tests.model.model import Model
@@ -15,6 +16,11 @@ WORLDS = {
     'instance_start': InstanceWorld(ON_ONE_HOST, G.RUNNING),
     'instance_stop': InstanceWorld(ON_ONE_HOST, G.OFF),
     'instance_delete': InstanceWorld((G.OFF,), G.ABSENT),
+    'volume_create': LunWorld(False, Lun(True)),
+    'volume_delete': LunWorld(True, Lun(False)),
+    'volume_extend': LunWorld(True, Lun(True, True)),
+    'volume_attach': AttachmentWorld(False),
+    'volume_detach': AttachmentWorld(True),
     'volume_migration': VolumeWorld(),
 }
 

@@ -1,4 +1,5 @@
 """What callers see of arrays and volumes; the shapes are part of the API (doc/source/api.rst)."""
+from migrator.conductor import places
 from migrator.conductor.db.views import is_up, moment
 
 
@@ -20,3 +21,19 @@ def pool_view(place, pool, counted):
     """One pool. Sizes are bytes; allotted: what its volumes may come to take."""
     many, size = counted.get((place.agent.host, place.backend.name, pool.name), (0, 0))
     return {'name': f'{place.name}#{pool.name}', 'total': pool.total, 'free': pool.free, 'volumes': many, 'allotted': size}
+
+
+def volume_view(row, attached):
+    """One volume. row: of volumes.get. attached: rows of volumes.attachments, of any volumes."""
+    return {'id': row.id, 'name': row.name, 'size': row.size, 'type': row.type, 'multiattach': bool(row.multiattach),
+            'pool': places.name_of(row.host, row.backend, row.pool), 'host': row.host, 'lun': row.lun, 'locator': row.locator,
+            'status': row.state, 'migration_status': row.migration_status, 'error': row.error, 'locked_by': row.locked_by or '',
+            'debts': row.owed, 'attachments': [attachment_view(a) for a in attached if a.volume_id == row.id],
+            'created_at': moment(row.created_at), 'updated_at': moment(row.updated_at)}
+
+
+def attachment_view(row):
+    """One attachment."""
+    return {'id': row.id, 'instance_uuid': row.instance_uuid, 'instance_name': row.instance_name or '',
+            'host': row.instance_host or row.host, 'target': row.target, 'read_only': bool(row.read_only), 'status': row.status,
+            'uri': row.connection.get('uri', ''), 'created_at': moment(row.created_at)}

@@ -4,15 +4,22 @@ Two locks belong to a volume. Whoever changes the volume itself - its size, its 
 a guest or away takes the second one. A migration lets go of the second when it commits `migrating_attachable`, and keeps the first: from
 then on the volume can be attached and detached, and still not be extended, deleted, or migrated once more.
 """
+import hashlib
+
 import sqlalchemy as sa
 
 from migrator import exceptions
 from migrator.conductor.db.database import now_ms
-from migrator.conductor.db.tables import OPEN_DEBT, attachment, debt, instance, resource_lock, volume
+from migrator.conductor.db.tables import OPEN_DEBT, attachment, debt, instance, migration, resource_lock, volume
 from migrator.rpc import facts
+from migrator.states import AttachmentState, VolumeState
 
 #: The mode of a migration's lock from the commit of `migrating_attachable` on.
 ATTACHABLE = 'attachable'
+
+#: What a volume is while a workflow of a kind works on it. It is not stored, so that nothing need be taken back when the work fails.
+WORKED_ON = {'volume_delete': VolumeState.DELETING.value, 'volume_extend': VolumeState.EXTENDING.value,
+             'volume_attach': VolumeState.ATTACHING.value, 'volume_detach': VolumeState.DETACHING.value}
 
 
 def resource(volume_id):
@@ -25,22 +32,33 @@ def attaching(volume_id):
     return f'attachment:{volume_id}'
 
 
+def name_resource(name):
+    """Name the lock of a name, which a volume is to bear that is being made."""
+    return f'volume-name:{hashlib.sha256(name.encode()).hexdigest()}'
+
+
 def locks(volume_id):
     """Name all locks of a volume: what everything takes that changes more than attachments."""
     return attaching(volume_id), resource(volume_id)
 
 
 def _query():
+    whole, second, work = resource_lock.alias('whole'), resource_lock.alias('second'), migration.alias('work')
     owed = sa.select(sa.func.count()).where(debt.c.volume_id == volume.c.id, OPEN_DEBT).scalar_subquery()
-    whole, second = resource_lock.alias('whole'), resource_lock.alias('second')
-    return sa.select(volume, now_ms().label('now'), whole.c.migration_id.label('locked_by'), whole.c.mode.label('lock_mode'),
-                     second.c.migration_id.label('attaching_by'), owed.label('owed')) \
+    held = sa.exists().where(attachment.c.volume_id == volume.c.id, attachment.c.status == AttachmentState.ATTACHED.value)
+    state = sa.case(WORKED_ON, value=work.c.kind, else_=sa.case((held, VolumeState.IN_USE.value), else_=volume.c.status))
+    return sa.select(volume, state.label('state'), now_ms().label('now'), whole.c.migration_id.label('locked_by'),
+                     whole.c.mode.label('lock_mode'), second.c.migration_id.label('attaching_by'), owed.label('owed')) \
         .outerjoin(whole, whole.c.resource == sa.literal('volume:').concat(volume.c.id)) \
-        .outerjoin(second, second.c.resource == sa.literal('attachment:').concat(volume.c.id))
+        .outerjoin(second, second.c.resource == sa.literal('attachment:').concat(volume.c.id)) \
+        .outerjoin(work, work.c.id == second.c.migration_id)
 
 
 def get(tx, id_or_name):
-    """Read one volume with its locks and number of debts. One statement. Raises VolumeNotFound, or InvalidRequest for two of a name."""
+    """Read one volume with its locks and number of debts; `state` is what it is at this moment. One statement.
+
+    Raises VolumeNotFound, or InvalidRequest for two of a name.
+    """
     key = volume.c.id if facts.UUID.match(id_or_name) else volume.c.name
     rows = tx.execute(_query().where(key == id_or_name).limit(2)).all()
     if not rows:
@@ -54,12 +72,18 @@ def listing(tx, filters=None, limit=1000, marker=None):
     """Read volumes by name. filters: host, backend, pool, type, status. marker: id of the last one of the previous page. One statement, two
     with a marker."""
     query = _query().order_by(volume.c.name, volume.c.id).limit(limit)
+    state = query.selected_columns.state
     for name, wanted in (filters or {}).items():
-        query = query.where(volume.c[name] == wanted)
+        query = query.where((state if name == 'status' else volume.c[name]) == wanted)
     if marker:
         last = get(tx, marker)
         query = query.where(sa.or_(volume.c.name > last.name, sa.and_(volume.c.name == last.name, volume.c.id > last.id)))
     return tx.execute(query).all()
+
+
+def named(tx, name):
+    """Read the volumes of a name. One statement."""
+    return tx.execute(sa.select(volume.c.id, volume.c.status).where(volume.c.name == name)).all()
 
 
 def insert(tx, volume_id, **columns):
@@ -93,7 +117,7 @@ def attachments(tx, volume_ids):
     """Read the attachments of several volumes with the names of the guests, oldest first. One statement for each 500."""
     found = []
     for start in range(0, len(volume_ids), 500):
-        found += tx.execute(sa.select(attachment, instance.c.name.label('instance_name'))
+        found += tx.execute(sa.select(attachment, instance.c.name.label('instance_name'), instance.c.host.label('instance_host'))
                             .outerjoin(instance, instance.c.uuid == attachment.c.instance_uuid)
                             .where(attachment.c.volume_id.in_(volume_ids[start:start + 500]))
                             .order_by(attachment.c.created_at, attachment.c.id)).all()

@@ -183,6 +183,14 @@ class ConductorAPITest(testtools.TestCase):
         self.api.instance_forget('web')
         self.api.backends()
         self.api.backend_show('a@gold')
+        self.api.volumes()
+        self.api.volume_show('data')
+        self.api.volume_create('data', 512)
+        self.api.volume_delete('data')
+        self.api.volume_extend('data', 1024)
+        self.api.volume_attach('data', 'web')
+        self.api.volume_detach('data', 'web')
+        self.api.volume_migrate('data', 'b@gold')
         self.assertEqual(set(contract.CONDUCTOR), {name for name, _ in self.calls})
 
     def test_a_change_has_a_request_id_of_its_own_or_the_callers(self):
