@@ -41,7 +41,7 @@ class TestSideBySide(unittest.TestCase):
         conductor = self.cluster.daemons['conductor-0']
 
         def now():
-            said = [line for line in conductor.output().splitlines() if 'requests to agents are of version' in line]
+            said = [line for line in conductor.output().splitlines() if 'requests to compute agents are of version' in line]
             return (said[-1].split(' of version ')[1].split()[0] if said else '1.0') == version
         self.cluster.wait_for(now, f'requests of version {version}', 40)
 
@@ -56,8 +56,8 @@ class TestSideBySide(unittest.TestCase):
     def test_an_upgrade_from_old_agents_to_new_ones(self):
         """Given a newer conductor, when one agent is old, then nothing new is said to any; when it is upgraded too, then it is."""
         newer = self.cluster.daemons[NEW]
-        versions = {h['name']: h['rpc_version'] for h in self.cluster.api.hosts()}
-        self.assertEqual({NEW: NEXT, OLD: NOW}, versions)
+        self.cluster.wait_for(lambda: {h['name']: h['rpc_version'] for h in self.cluster.api.hosts()} == {NEW: NEXT, OLD: NOW},
+                              'the new version of one agent')
         self.cap(NOW)
         guest = self.cluster.create(NEW)
         self.moved(guest, OLD)
