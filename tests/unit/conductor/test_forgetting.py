@@ -121,7 +121,7 @@ class RefusedTest(ForgettingCase):
         with self.cloud.database.engine.begin() as db:
             db.execute(sa.insert(tables.debt).values(
                 id=str(uuid.uuid4()), host='beta', instance_uuid=self.guest, migration_id=made,
-                action='delete_instance', arguments={}, next_wakeup=2 ** 50, created_at=1))
+                action='delete_instance', arguments={}, next_wakeup=now_ms() + 60_000, created_at=1))
         self.refused(exceptions.DebtOutstanding, 'cleanup', 'web')
 
     def test_silence_of_any_host_that_is_in_use_and_of_the_guest_s_own_one(self):

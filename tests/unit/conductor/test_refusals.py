@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from migrator import exceptions
 from migrator.compute.drivers.fake.driver import FakeDriver
 from migrator.conductor.db import tables
+from migrator.conductor.db.database import now_ms
 from migrator.conductor.requests import Requests
 from migrator.rpc import context, facts
 from migrator.rpc.conductor import AgentToConductorAPI
@@ -86,7 +87,7 @@ class UnknownGuestTest(CloudTestCase):
         with self.cloud.database.engine.begin() as db:
             db.execute(sa.update(tables.instance).values(state='unknown', host='nowhere'))
             db.execute(sa.insert(tables.service).values(
-                host='nowhere', process_id='p', last_seen=2 ** 42, facts={}, enabled=True, disabled_reason='', places=0))
+                host='nowhere', process_id='p', last_seen=now_ms() + 1000, facts={}, enabled=True, disabled_reason='', places=0))
         self.assertRaises(exceptions.NotPossible, self.api.instance_delete, guest)
         self.assertEqual('unknown', self.api.instance_show(guest)['state'])
 
