@@ -32,9 +32,10 @@ def version(database):
 def upgrade(database, to='head'):
     """Bring a database to a version. Idempotent. Two upgrades at once are serialised where the database can lock."""
     settings = _config()
-    with database.engine.begin() as connection, _alone(connection):
+    with database.engine.connect() as connection, _alone(connection):
         settings.attributes['connection'] = connection
         command.upgrade(settings, to)
+        connection.commit()     # before others are let in: they must read the version that was written
     return version(database)
 
 
