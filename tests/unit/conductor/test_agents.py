@@ -12,7 +12,7 @@ from migrator.rpc.facts import Location
 from migrator.rpc.volume import VolumeAPI
 from migrator.states import AgentKind, GuestState, OperationState, PauseReason
 
-ROW = types.SimpleNamespace(source_host='alpha', destination_host='beta', instance_uuid='u', id='m', epoch=7)
+ROW = types.SimpleNamespace(kind='live_migration', source_host='alpha', destination_host='beta', instance_uuid='u', id='m', epoch=7)
 
 
 class Moving:
