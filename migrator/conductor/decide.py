@@ -152,7 +152,7 @@ def step_failed(at: Situation, event: stimulus.Finished) -> Action:
         if step.owed:
             return owe(at, cursor, said)
     words = abort_words(cursor) if cursor.abort and step.cancel else f'{step.name}: {said}'
-    if event.untouched and cursor.attempt == 1:
+    if event.untouched and cursor.attempt == 1 and not (step.undo and step.undo.harmless):
         return begin_undo(at, without_step(cursor), words)      # what stood in the way is not ours
     if step.doubt:
         # Whoever raises has not declined: what is true now, nobody but the hosts can say.

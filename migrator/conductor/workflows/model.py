@@ -51,6 +51,8 @@ class Undo:
     vital: a guest's life hangs on it (it may have to be resumed), so it is never put off as a debt; the migration stands in
     needs_operator until it is done. Anything else on a host that does not answer becomes a debt.
     commit: what the catalogue learns once it is undone. agent: of which kind the host's agent is that does it.
+    harmless: it touches nothing but what its own step made, so it is due even if the step says that it touched nothing: an agent that
+    lost its journal may have done the step once, and refused to do it again.
     """
 
     method: str
@@ -59,6 +61,7 @@ class Undo:
     vital: bool = False
     commit: Commit = Commit.NOTHING
     agent: AgentKind = AgentKind.COMPUTE
+    harmless: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

@@ -24,7 +24,7 @@ VOLUME_ATTACH = Workflow('volume_attach', steps=(
          doing='the volume is being made reachable for the guest',
          undo=Undo('unexport_attachment', on=ARRAY, agent=VOLUME, doing='the export for the guest is being ended')),
     Step('attach_volume', on=GUEST, repeat=True, commit=Commit.ATTACHED, doing='the guest is being given the volume',
-         undo=Undo('detach_volume', on=GUEST, doing='the volume is being taken from the guest'))),
+         undo=Undo('detach_volume', on=GUEST, harmless=True, doing='the volume is being taken from the guest'))),
     # An export is not ended while the guest may be using it.
     undo_order=('detach_volume', 'unexport_attachment'), done='the guest has the volume')
 
