@@ -1,16 +1,10 @@
-"""The migration of a volume between simulated arrays, from the request's row to the end: each way of the seed, and what goes wrong."""
-import uuid
-
+"""The migration of a volume between simulated arrays, from the request to the end: each way of the seed, and what goes wrong."""
 import testscenarios
 
-from migrator.conductor.db import hosts, tables, volumes
-from migrator.conductor.intake import Order, Wanted
-from migrator.conductor.volume_agents import new_plan
-from migrator.rpc import facts
-from migrator.rpc import volume_facts as vf
+from migrator import exceptions
+from migrator.conductor.db import tables, volumes
 from migrator.rpc.context import MigratorContext
 from migrator.rpc.volume import VolumeAPI
-from migrator.states import AgentKind, OperationState
 from tests import base
 from tests.simulated import Cloud, wait_for
 
@@ -20,57 +14,34 @@ DATA = bytes(range(1, 251)) * 16
 
 
 class VolumeCase(base.TestCase):
-    """Two volume agents with an array each."""
+    """A volume with data at one@a, and an array at another agent, or at the same one, where it is to go."""
 
-    #: Options of the source's and of the target's array.
-    source, target = {}, {}
+    #: Options of the source's and of the target's array, and of the daemons. host: the target's.
+    source, target, options = {}, {}, {}
+    host = 'two'
 
     def setUp(self):
         super().setUp()
-        self.build()
-
-    def build(self, **options):
-        """A cloud with one volume at one@a, with data in it."""
-        self.cloud = self.useFixture(Cloud(hosts=('alpha',), arrays={'one': {'a': self.source}, 'two': {'b': self.target}}, **options))
+        arrays = {'one': {'a': self.source}}
+        arrays.setdefault(self.host, {})['b'] = self.target
+        self.cloud = self.useFixture(Cloud(hosts=('alpha',), arrays=arrays, **self.options))
         self.arrays, self.api = self.cloud.volumes.world, self.cloud.api
-        self.agents = VolumeAPI(self.cloud.conf('tester'), self.cloud.transport)
-        self.context = MigratorContext(user='tester', overwrite=False)
-        self.id = str(uuid.uuid4())
-        where = vf.LunRef('one', 'a', 'fast', f'volume-{self.id}')
-        envelope = facts.Envelope(f'{self.id}/create_volume/1', self.id, 1)
-        self.agents.create_volume(self.context, 'one', envelope, vf.VolumeSpec(self.id, where, SIZE))
-        wait_for(lambda: self.agents.get_operation(self.context, 'one', envelope.op_id).state is OperationState.SUCCEEDED, 'the LUN')
-        self.arrays.put('one@a', 'fast', where.lun, DATA)
-        self.cloud.database.run(lambda tx: volumes.insert(
-            tx, self.id, name='data', size=SIZE, type='', multiattach=False, host='one', backend='a', pool='fast', lun=where.lun,
-            status='available', migration_status='none', error=''))
-
-    @property
-    def conductor(self):
-        """One of the conductors."""
-        return next(iter(self.cloud.conductors.values()))
+        self.agents, self.context = VolumeAPI(self.cloud.conf('tester'), self.cloud.transport), MigratorContext(overwrite=False)
+        self.cloud.wait(self.api.volume_create('data', SIZE, 'one@a#fast'), 'completed')
+        self.id = self.row().id
+        self.arrays.put('one@a', 'fast', self.row().lun, DATA)
 
     def row(self):
         """The volume as the catalogue has it."""
-        return self.cloud.database.run(lambda tx: volumes.get(tx, self.id))
+        return self.cloud.database.run(lambda tx: volumes.get(tx, 'data'))
 
-    def migrate(self, pool='slow', **options):
-        """Ask for the migration to two@b, as a request does; returns its id."""
-        def prepare(tx):
-            volume = volumes.get(tx, self.id)
-            rows = hosts.get_many(tx, ['one', 'two'], AgentKind.VOLUME)
-            return Order('volume_migration', 'volume data', {'options': options}, rows['one'], volumes.locks(self.id), rows['two'],
-                         volume=(self.id, 'data'),
-                         plan=lambda migration: facts.to_wire(new_plan(migration, volume, 'two', 'b', pool, options)),
-                         learn=lambda tx, _id: volumes.update(tx, self.id, migration_status='migrating'))
-        new, transition = self.conductor.requests.ask(self.context, str(uuid.uuid4()), prepare, Wanted('volume_migration', 'data'))
-        if transition is not None:
-            self.conductor.pool.try_spawn(self.conductor.engine.go_on, new.id, transition)
-        return new.id
+    def migrate(self, **options):
+        """Ask for the migration; returns its id."""
+        return self.api.volume_migrate('data', f'{self.host}@b#slow', options=options)['id']
 
     def ended(self, migration, status='completed'):
         """Wait for the end of it; returns its view."""
-        return self.cloud.wait({'id': migration}, status)
+        return self.cloud.wait(migration, status)
 
     def steps(self, view):
         """The operations that it went through, in order."""
@@ -80,10 +51,10 @@ class VolumeCase(base.TestCase):
         """The volume is at the target, alone, with its data, and nothing is held, exported or owed."""
         row = self.row()
         lun = f'volume-{self.id}-{migration[:8]}'
-        self.assertEqual(('two', 'b', 'slow', lun, status), (row.host, row.backend, row.pool, row.lun, row.migration_status))
+        self.assertEqual((self.host, 'b', 'slow', lun, status), (row.host, row.backend, row.pool, row.lun, row.migration_status))
         self.assertEqual({'lun': lun}, row.locator)
-        self.assertEqual([('two@b', 'slow', lun, migration)], self.arrays.luns())
-        self.assertEqual(DATA, self.arrays.content('two@b', 'slow', lun)[:len(DATA)])
+        self.assertEqual([(f'{self.host}@b', 'slow', lun, migration)], self.arrays.luns())
+        self.assertEqual(DATA, self.arrays.content(f'{self.host}@b', 'slow', lun)[:len(DATA)])
         self.assert_nothing_held()
 
     def assert_where_it_was(self, status='error'):
@@ -106,7 +77,7 @@ class WaysTest(testscenarios.WithScenarios, VolumeCase):
     """Which way is taken follows from what the drivers say and what was asked for (seed 001, steps 1 to 5)."""
 
     COPY = ['create_target_volume', 'copy_volume', 'verify_volume', 'delete_source_volume']
-    scenarios = [
+    ways = [
         ('the source moves it', {'source': {'moves': True}, 'expected': ['migrate_volume', 'delete_source_volume']}),
         ('the target takes it over at once', {'target': {'take_over': 'sync'}, 'expected': [
             'migrate_volume', 'export_volume', 'migrate_volume_target', 'delete_source_volume']}),
@@ -114,21 +85,23 @@ class WaysTest(testscenarios.WithScenarios, VolumeCase):
             'migrate_volume', 'export_volume', 'migrate_volume_target', 'complete_migration_target', 'delete_source_volume']}),
         ('both decline', {'target': {'take_over': 'no'}, 'expected': ['migrate_volume', 'export_volume', 'migrate_volume_target', *COPY]}),
         ('a host copy is asked for', {
-            'source': {'moves': True}, 'options': {'force_host_copy': True}, 'expected': ['export_volume', *COPY]}),
+            'source': {'moves': True}, 'asked': {'force_host_copy': True}, 'expected': ['export_volume', *COPY]}),
         ('another type is asked for', {
-            'target': {'types': ['gold']}, 'options': {'new_type': 'gold'}, 'expected': ['export_volume', *COPY]}),
+            'target': {'types': ['gold']}, 'asked': {'new_type': 'gold'}, 'expected': ['export_volume', *COPY]}),
     ]
-    options = {}
+    scenarios = [(f'{name}, {where}', {**way, 'host': host}) for name, way in ways
+                 for where, host in (('by two agents', 'two'), ('by one agent', 'one'))]
+    asked = {}
 
     def test_it_goes_this_way(self):
-        migration = self.migrate(**self.options)
+        migration = self.migrate(**self.asked)
         view = self.ended(migration)
         self.assertEqual(self.expected, self.steps(view))
         self.assertEqual(('', True), (view['error'], view['no_return']))
         self.assert_moved(migration)
-        self.assertEqual(self.options.get('new_type', ''), self.row().type)
-        asked = {call.method for call in self.arrays.history() if call.method.startswith('migrate_volume')}
-        self.assertEqual({name for name in self.expected if name.startswith('migrate_volume')}, asked)
+        self.assertEqual(self.asked.get('new_type', ''), self.row().type)
+        called = {call.method for call in self.arrays.history() if call.method.startswith('migrate_volume')}
+        self.assertEqual({name for name in self.expected if name.startswith('migrate_volume')}, called)
 
 
 class AttachableTest(VolumeCase):
@@ -157,7 +130,7 @@ class AttachableTest(VolumeCase):
     def test_an_abort_is_too_late(self):
         migration = self.migrate()
         wait_for(lambda: self.row().host == 'two', 'the commit')
-        self.assertRaisesRegex(Exception, 'point of no return', self.api.abort, migration)
+        self.assertIn('point of no return', str(self.assertRaises(exceptions.TooLate, self.api.abort, migration)))
         self.ended(migration)
         self.assert_moved(migration)
 
@@ -237,12 +210,10 @@ class CopyTest(VolumeCase):
         wait_for(lambda: not self.cloud.debts(), 'the debt to be paid')
         self.assert_moved(migration)
 
-    def test_no_room(self):
-        """Given a target without room, then nothing is made anywhere."""
-        self.arrays.put('one@a', 'fast', f'volume-{self.id}', DATA)
+    def test_what_only_the_array_knows(self):
+        """Given a LUN that somebody uses behind the conductors' back, then the checks find it, and nothing is made anywhere."""
+        self.cloud.volumes.agents['one'].backends.get('a').driver().export('fast', self.row().lun, 'somebody', True)
         before = self.arrays.history()
-        with self.cloud.database.engine.begin() as db:
-            db.execute(tables.volume.update().values(size=1 << 40))
         view = self.ended(self.migrate(), 'failed')
-        self.assertIn('bytes free', view['error'])
-        self.assertEqual(before, self.arrays.history())
+        self.assertIn('the volume is in use at one@a#fast: it is exported as somebody', view['error'])
+        self.assertEqual((before, 'error'), (self.arrays.history(), self.row().migration_status))
