@@ -28,6 +28,13 @@ def get_many(tx, hosts, kind=AgentKind.COMPUTE):
     return {row.host: row for row in rows}
 
 
+def agents_of(tx, host):
+    """Read all agents of a host, by kind, with the database's time, and keep others from changing them. One statement."""
+    rows = tx.execute(sa.select(service, now_ms().label('now')).where(service.c.host == host)
+                      .order_by(service.c.kind).with_for_update()).all()
+    return {row.kind: row for row in rows}
+
+
 def listing(tx, host=None, kind=AgentKind.COMPUTE):
     """Read all agents of a kind, or that of one host, with numbers of instances, volumes and open debts. One statement."""
     guests = sa.select(sa.func.count()).where(instance.c.host == service.c.host).scalar_subquery()

@@ -1,6 +1,7 @@
 """Whatever dies on the way of a volume: agents and conductors at each step, messages, hosts that stay away, arrays that do not answer."""
 import testscenarios
 
+from migrator import exceptions
 from migrator.conductor.workflows.volume_migration import VOLUME_MIGRATION
 from tests.simulated import wait_for
 from tests.unit.conductor.test_volume_migration import SIZE, VolumeCase
@@ -102,6 +103,60 @@ class AwayTest(VolumeCase):
         self.arrays.release()
         self.ended(migration, 'failed')
         self.assert_where_it_was()
+
+
+class AttestedTest(VolumeCase):
+    """An operator says that a host is off which nobody hears of."""
+
+    options = {'conductor__host_lost_after': 1.2, 'conductor__poll_interval': 0.5, 'conductor__host_down_after': 0.8}
+
+    def silent_source(self):
+        """A migration of which nobody knows whether the source has moved the volume; its agent is dead."""
+        self.arrays.inject('one@a', 'migrate_volume', 'hang')
+        migration = self.migrate()
+        wait_for(lambda: self.cloud.volumes.agents['one'].operations.running('migrate_volume'), 'the step')
+        self.cloud.volumes.kill('one')
+        self.cloud.wait(migration, 'needs_operator', timeout=30)
+        return migration
+
+    def test_the_source_is_off_and_the_target_has_nothing(self):
+        """Given a source that is off, and a target without the volume, then the volume is where it was; what was exported is owed."""
+        migration = self.silent_source()
+        wait_for(lambda: self.api.backend_show('one@a')['state'] == 'down', 'the source to be down')
+        self.api.recover(migration, assert_dead='one')
+        view = self.ended(migration, 'failed')
+        self.assertIn('attested', ' '.join(event['reason'] for event in view['events']))
+        self.assertEqual('one', self.row().host)
+        self.arrays.release()
+        self.cloud.volumes.start('one')
+        wait_for(lambda: not self.cloud.debts(), 'the debts to be paid')
+        self.assert_where_it_was()
+
+    def test_a_host_that_is_heard_of_is_not_off(self):
+        migration = self.silent_source()
+        error = self.assertRaises(exceptions.HostUp, self.api.recover, migration, assert_dead='two')
+        self.assertIn('two is not off', str(error))
+        self.assertRaises(exceptions.NotPossible, self.api.recover, migration, assert_dead='alpha')
+
+    def test_a_host_one_of_whose_agents_is_heard_of_is_not_off(self):
+        """Given a host whose volume agent is dead, and whose other agent is heard of, then it is not off."""
+        migration = self.silent_source()
+        wait_for(lambda: self.api.backend_show('one@a')['state'] == 'down', 'the source to be down')
+        self.cloud.start_agent('one')
+        self.cloud.wait_up('one')
+        self.assertRaises(exceptions.HostUp, self.api.recover, migration, assert_dead='one')
+
+    def test_what_a_dead_agent_owes_is_written_off(self):
+        """Given a source that never comes back after the volume has left it, then an operator gives up what it owes."""
+        self.arrays.inject('one@a', 'delete', 'hang')
+        migration = self.migrate(force_host_copy=True)
+        wait_for(lambda: self.cloud.volumes.agents['one'].operations.running('delete_source_volume'), 'the removal')
+        self.cloud.volumes.kill('one')
+        view = self.ended(migration)
+        wait_for(lambda: self.api.backend_show('one@a')['state'] == 'down', 'the source to be down')
+        self.api.debt_write_off(view['debts'][0]['id'], 'the array was scrapped')
+        self.assertEqual([], self.api.show(migration)['debts'])
+        self.assertEqual(('two', 'success'), (self.row().host, self.row().migration_status))
 
 
 class LateTest(VolumeCase):
