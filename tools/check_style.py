@@ -125,6 +125,9 @@ def check_calls(tree, module):
         if module.startswith('tests') and isinstance(node, ast.Attribute) and node.attr in SKIPS \
                 and getattr(node.value, 'id', None) in ('self', 'unittest', 'testtools'):
             yield node.lineno, f'{node.attr}: a test is run or does not exist'
+        if inside(module, 'tests.unit', 'tests.functional', 'tests.faults') and isinstance(node, ast.Attribute) and node.attr == 'id' \
+                and isinstance(node.ctx, ast.Store) and getattr(node.value, 'id', None) == 'self':
+            yield node.lineno, 'self.id is the name of the test, by which its runner knows it'
 
 
 def check_size(tree, text, path):

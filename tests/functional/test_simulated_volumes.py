@@ -31,12 +31,12 @@ class VolumeAgentsTest(base.TestCase):
 
     def volume(self, host='one', backend='a', target=('two', 'c')):
         """A volume with data, and the plan to bring it elsewhere."""
-        self.migration, self.id = str(uuid.uuid4()), str(uuid.uuid4())
-        self.source = vf.LunRef(host, backend, 'fast', f'volume-{self.id}')
-        goal = vf.Target(self.migration, self.id, *target, 'slow', f'volume-{self.id}-{self.migration[:8]}', SIZE)
+        self.migration, self.volume_id = str(uuid.uuid4()), str(uuid.uuid4())
+        self.source = vf.LunRef(host, backend, 'fast', f'volume-{self.volume_id}')
+        goal = vf.Target(self.migration, self.volume_id, *target, 'slow', f'volume-{self.volume_id}-{self.migration[:8]}', SIZE)
         self.target = vf.LunRef(goal.host, goal.backend, goal.pool, goal.lun)
-        self.plan = vf.VolumePlan(self.migration, self.id, self.source, goal, SIZE)
-        self.done('create_volume', host, spec=vf.VolumeSpec(self.id, self.source, SIZE))
+        self.plan = vf.VolumePlan(self.migration, self.volume_id, self.source, goal, SIZE)
+        self.done('create_volume', host, spec=vf.VolumeSpec(self.volume_id, self.source, SIZE))
         self.arrays.put(f'{host}@{backend}', 'fast', self.source.lun, DATA)
 
     def begin(self, name, host, **arguments):
@@ -99,7 +99,7 @@ class VolumeAgentsTest(base.TestCase):
             taken = self.done('migrate_volume_target', host)
             self.assertEqual((True, True), (taken['moved'], taken['migration_async']))
             completing = self.begin('complete_migration_target', host)
-            attachment = vf.VolumeAttachment(str(uuid.uuid4()), self.id, self.target)
+            attachment = vf.VolumeAttachment(str(uuid.uuid4()), self.volume_id, self.target)
             uri = self.done('export_attachment', host, attachment=attachment)['connection']['uri']
             self.assertEqual(LunState.MIRRORING, self.locate(self.target).state)
             self.assertTrue(self.api.volume_progress(self.context, host, self.migration).active)

@@ -25,8 +25,8 @@ class VolumeDaemonsTest(base.TestCase):
         api = self.cluster.api
         self.api = VolumeAPI(self.conf.conf, api._client.transport)
         self.context = MigratorContext(overwrite=False)
-        self.migration, self.id = str(uuid.uuid4()), str(uuid.uuid4())
-        self.lun = vf.LunRef('store', 'a', 'fast', f'volume-{self.id}')
+        self.migration, self.volume_id = str(uuid.uuid4()), str(uuid.uuid4())
+        self.lun = vf.LunRef('store', 'a', 'fast', f'volume-{self.volume_id}')
 
     def begin(self, name, attempt=1, **arguments):
         """Begin an operation; returns its op_id, whether or not it was acknowledged."""
@@ -42,7 +42,7 @@ class VolumeDaemonsTest(base.TestCase):
         return self.cluster.wait_for(look, f'the end of {op_id}')
 
     def test_what_is_made_is_there_and_a_death_in_between_is_told(self):
-        spec = vf.VolumeSpec(self.id, self.lun, 16 * MIB)
+        spec = vf.VolumeSpec(self.volume_id, self.lun, 16 * MIB)
         self.assertEqual({'locator': {'lun': self.lun.lun}}, self.end(self.begin('create_volume', spec=spec)).result)
         self.assertEqual([('store@a', 'fast', self.lun.lun, self.migration)], self.cluster.arrays.luns())
         self.cluster.kill_at('done', 'delete_volume', 'store')

@@ -86,6 +86,11 @@ class CheckStyleCase(base.TestCase):
         self.assertFound('skipUnless', 'tests/unit/test_x.py',
                          'import unittest\n@unittest.skipUnless(False, "")\ndef test_x(self):\n    x()')
 
+    def test_a_test_keeps_its_name(self):
+        self.assertFound('the name of the test', 'tests/unit/test_x.py', 'def setUp(self):\n    self.id = 7')
+        self.assertClean('tests/unit/test_x.py', 'def setUp(self):\n    print(self.id())')
+        self.assertClean('tests/lab/x.py', 'def setUp(self):\n    self.id = 7')
+
     def test_long_functions_and_files(self):
         body = '    x = 1\n'
         self.assertClean('migrator/x.py', 'def f():\n' + body * (check_style.FUNCTION_LINES - 1))

@@ -28,7 +28,7 @@ class VolumeCase(base.TestCase):
         self.arrays, self.api = self.cloud.volumes.world, self.cloud.api
         self.agents, self.context = VolumeAPI(self.cloud.conf('tester'), self.cloud.transport), MigratorContext(overwrite=False)
         self.cloud.wait(self.api.volume_create('data', SIZE, 'one@a#fast'), 'completed')
-        self.id = self.row().id
+        self.volume_id = self.row().id
         self.arrays.put('one@a', 'fast', self.row().lun, DATA)
 
     def row(self):
@@ -50,7 +50,7 @@ class VolumeCase(base.TestCase):
     def assert_moved(self, migration, status='success'):
         """The volume is at the target, alone, with its data, and nothing is held, exported or owed."""
         row = self.row()
-        lun = f'volume-{self.id}-{migration[:8]}'
+        lun = f'volume-{self.volume_id}-{migration[:8]}'
         self.assertEqual((self.host, 'b', 'slow', lun, status), (row.host, row.backend, row.pool, row.lun, row.migration_status))
         self.assertEqual({'lun': lun}, row.locator)
         self.assertEqual([(f'{self.host}@b', 'slow', lun, migration)], self.arrays.luns())
@@ -60,7 +60,7 @@ class VolumeCase(base.TestCase):
     def assert_where_it_was(self, status='error'):
         """The volume is at the source, alone, with its data, and nothing is held, exported or owed."""
         row = self.row()
-        self.assertEqual(('one', 'a', 'fast', f'volume-{self.id}'), (row.host, row.backend, row.pool, row.lun))
+        self.assertEqual(('one', 'a', 'fast', f'volume-{self.volume_id}'), (row.host, row.backend, row.pool, row.lun))
         self.assertEqual(status, row.migration_status)
         self.assertEqual(['one@a'], [array for array, *_rest in self.arrays.luns()])
         self.assertEqual(DATA, self.arrays.content('one@a', 'fast', row.lun)[:len(DATA)])
@@ -113,8 +113,8 @@ class AttachableTest(VolumeCase):
         migration = self.migrate()
         wait_for(lambda: self.row().migration_status == 'migrating_attachable', 'the commit')
         row = self.row()
-        self.assertEqual(('two', 'b', 'slow', f'volume-{self.id}-{migration[:8]}'), (row.host, row.backend, row.pool, row.lun))
-        self.assertEqual(({volumes.resource(self.id): migration}, 'attachable'), (self.cloud.locks(), row.lock_mode))
+        self.assertEqual(('two', 'b', 'slow', f'volume-{self.volume_id}-{migration[:8]}'), (row.host, row.backend, row.pool, row.lun))
+        self.assertEqual(({volumes.resource(self.volume_id): migration}, 'attachable'), (self.cloud.locks(), row.lock_mode))
         self.ended(migration)
         self.assert_moved(migration)
 
@@ -122,7 +122,7 @@ class AttachableTest(VolumeCase):
         """Given a volume that is to stay locked, then nobody attaches it before the end."""
         migration = self.migrate(lock_volume=True)
         wait_for(lambda: self.row().host == 'two', 'the commit')
-        self.assertEqual(('migrating', dict.fromkeys(volumes.locks(self.id), migration)),
+        self.assertEqual(('migrating', dict.fromkeys(volumes.locks(self.volume_id), migration)),
                          (self.row().migration_status, self.cloud.locks()))
         self.ended(migration)
         self.assert_moved(migration)

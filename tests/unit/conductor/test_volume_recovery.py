@@ -193,12 +193,14 @@ class LateTest(VolumeCase):
         self.arrays.inject('one@a', 'delete', 'fail', -1)
         migration = self.migrate()
         self.ended(migration)
+        self.cloud.volumes.kill('one')                      # what was issued to it by now is not done any more
         with self.cloud.database.engine.begin() as db:      # as if an operator had brought it back by hand
-            db.exec_driver_sql(f"UPDATE volume SET host = 'one', backend = 'a', pool = 'fast', lun = 'volume-{self.id}'")
+            db.exec_driver_sql(f"UPDATE volume SET host = 'one', backend = 'a', pool = 'fast', lun = 'volume-{self.volume_id}'")
         self.arrays.release()
+        self.cloud.volumes.start('one')
         wait_for(lambda: any(debt.refused for debt in self.cloud.debts()), 'the debt to be refused')
         self.assertIn('must not be removed', self.cloud.debts()[0].reason)
-        self.assertIn(('one@a', 'fast', f'volume-{self.id}'), [lun[:3] for lun in self.arrays.luns()])
+        self.assertIn(('one@a', 'fast', f'volume-{self.volume_id}'), [lun[:3] for lun in self.arrays.luns()])
 
 
 class SizesTest(VolumeCase):
