@@ -50,8 +50,11 @@ class VolumeRowsTest(testscenarios.WithScenarios, base.TestCase):
         self.assertEqual([], self.api.volumes())
         self.assertEqual({}, self.cloud.locks())
 
-    def test_of_two_that_ask_at_once_one_wins(self):
+    def test_of_several_that_ask_at_once_one_wins(self):
+        """Given four requests for one volume at once, then one begins, and the others are told that somebody is at it."""
         self.done(self.api.volume_create('data', 4 * MIB, 'alpha@gold', type='premium'))
+        for method in ('extend', 'migrate_volume'):         # whichever wins is still at it when the last one comes
+            self.cloud.volumes.world.inject('alpha@gold', method, 'hang', -1)
         barrier = threading.Barrier(4)
 
         def ask(index):
@@ -63,6 +66,7 @@ class VolumeRowsTest(testscenarios.WithScenarios, base.TestCase):
         answers = [handle.wait(60) for handle in [concurrency.spawn(ask, index) for index in range(4)]]
         won = [answer for answer in answers if isinstance(answer, dict)]
         self.assertEqual(1, len(won), answers)
+        self.cloud.volumes.world.release()
         self.done(won[0])
         for answer in answers:
             self.assertIsInstance(answer, (dict, exceptions.ResourceLocked))
