@@ -28,8 +28,8 @@ SLOW = {'MIGRATOR_TEST_TIMEOUT_SCALE': '2'}
 #: Job -> folder of its tests, how many run at once, environment, seconds after which it is given up. Functional tests look at the whole
 #: machine, so they run one after another. Fault tests mostly wait; each class has servers, or a lab, of its own, and stays in one worker.
 TEST_JOBS = {
-    'unit': ('tests/unit', 2, {'MIGRATOR_CONCURRENCY': 'threading', **SLOW}, 900),
-    'unit-eventlet': ('tests/unit', 2, {'MIGRATOR_CONCURRENCY': 'eventlet', **SLOW}, 900),
+    'unit': ('tests/unit', 2, {'MIGRATOR_CONCURRENCY': 'threading', **SLOW}, 1800),
+    'unit-eventlet': ('tests/unit', 2, {'MIGRATOR_CONCURRENCY': 'eventlet', **SLOW}, 1800),
     'functional': ('tests/functional', 1, SLOW, 5400),
     'faults': ('tests/faults', 2, SLOW, 2400),
 }
