@@ -4,7 +4,6 @@ import os
 import fixtures
 import testtools
 
-from migrator import concurrency
 from migrator.compute.driver import ComputeDriver
 from migrator.compute.manager import ComputeManager
 from migrator.rpc import facts, server
@@ -12,111 +11,91 @@ from migrator.rpc.agent import OperationServer
 from migrator.rpc.journal import Journal
 from migrator.states import GuestState
 from tests.unit.rpc import support
+from tests.unit.script import Script
 
 
-class ScriptedDriver(ComputeDriver):
+class ScriptedDriver(Script, ComputeDriver):
     """Does nothing; notes every call, and waits or fails where a test says so."""
 
     def __init__(self, conf=None, host=''):
-        super().__init__(conf, host)
-        self.calls = []
-        self.results = {}                 # method -> what it returns, or an exception to raise
-        self.gates = {}                   # method -> Event that it waits for
-        self.entered = {}                 # method -> Event that it sets
+        Script.__init__(self)
+        ComputeDriver.__init__(self, conf, host)
         self.guests = {}
 
-    def hold(self, method):
-        """Let `method` wait; gives the event that says that it was entered, and the one that lets it go on.
-
-        Both are native, as the driver's thread may be: a test looks at the first with `is_set` and never waits on it.
-        """
-        self.gates[method], self.entered[method] = concurrency.native_event(), concurrency.native_event()
-        return self.entered[method], self.gates[method]
-
-    def _do(self, method, *args, default=None):
-        self.calls.append((method, *args))
-        if method in self.gates:
-            self.entered[method].set()
-            self.gates[method].wait(support.DEADLINE)
-        result = self.results.get(method, default)
-        if isinstance(result, Exception):
-            raise result
-        return result
-
     def start(self):
-        self._do('start')
+        self.do('start')
 
     def stop(self):
-        self._do('stop')
+        self.do('stop')
 
     def host_facts(self):
-        return self._do('host_facts', default=facts.Host(cpus=4))
+        return self.do('host_facts', default=facts.Host(cpus=4))
 
     def inventory(self):
-        return self._do('inventory', default=tuple(self.guests.values()))
+        return self.do('inventory', default=tuple(self.guests.values()))
 
     def audit(self):
-        return self._do('audit', default=())
+        return self.do('audit', default=())
 
     def locate(self, instance_uuid):
-        return self._do('locate', instance_uuid, default=facts.Location(state=GuestState.RUNNING))
+        return self.do('locate', instance_uuid, default=facts.Location(state=GuestState.RUNNING))
 
     def progress(self, instance_uuid):
-        return self._do('progress', instance_uuid, default=facts.Job(active=True, iteration=2))
+        return self.do('progress', instance_uuid, default=facts.Job(active=True, iteration=2))
 
     def check_can_live_migrate_destination(self, guest):
-        return self._do('check_can_live_migrate_destination', guest, default=facts.DestinationFacts(arch='x86_64'))
+        return self.do('check_can_live_migrate_destination', guest, default=facts.DestinationFacts(arch='x86_64'))
 
     def check_can_live_migrate_source(self, guest):
-        return self._do('check_can_live_migrate_source', guest, default=facts.SourceFacts(arch='x86_64'))
+        return self.do('check_can_live_migrate_source', guest, default=facts.SourceFacts(arch='x86_64'))
 
     def pre_live_migration(self, plan):
-        return self._do('pre_live_migration', plan, default={'made': ['vda']})
+        return self.do('pre_live_migration', plan, default={'made': ['vda']})
 
     def live_migration(self, plan, prepared):
-        return self._do('live_migration', plan, prepared, default={'downtime_ms': 97})
+        return self.do('live_migration', plan, prepared, default={'downtime_ms': 97})
 
     def abort_live_migration(self, instance_uuid):
-        return self._do('abort_live_migration', instance_uuid, default=False)
+        return self.do('abort_live_migration', instance_uuid, default=False)
 
     def force_complete_live_migration(self, instance_uuid):
-        return self._do('force_complete_live_migration', instance_uuid, default=True)
+        return self.do('force_complete_live_migration', instance_uuid, default=True)
 
     def post_live_migration_at_destination(self, plan):
-        return self._do('post_live_migration_at_destination', plan, default={})
+        return self.do('post_live_migration_at_destination', plan, default={})
 
     def post_live_migration_at_source(self, plan):
-        return self._do('post_live_migration_at_source', plan, default={})
+        return self.do('post_live_migration_at_source', plan, default={})
 
     def rollback_live_migration_at_source(self, plan):
-        return self._do('rollback_live_migration_at_source', plan, default={})
+        return self.do('rollback_live_migration_at_source', plan, default={})
 
     def rollback_live_migration_at_destination(self, plan):
-        return self._do('rollback_live_migration_at_destination', plan, default={})
+        return self.do('rollback_live_migration_at_destination', plan, default={})
 
     def create_instance(self, spec):
-        return self._do('create_instance', spec, default={})
+        return self.do('create_instance', spec, default={})
 
     def start_instance(self, instance_uuid):
-        return self._do('start_instance', instance_uuid, default={})
+        return self.do('start_instance', instance_uuid, default={})
 
     def stop_instance(self, instance_uuid, timeout):
-        return self._do('stop_instance', instance_uuid, timeout, default={})
+        return self.do('stop_instance', instance_uuid, timeout, default={})
 
     def delete_instance(self, instance_uuid):
-        return self._do('delete_instance', instance_uuid, default={})
+        return self.do('delete_instance', instance_uuid, default={})
 
     def attach_volume(self, attachment):
-        return self._do('attach_volume', attachment, default={'target': 'vdb'})
+        return self.do('attach_volume', attachment, default={'target': 'vdb'})
 
     def stalled(self):
-        return self._do('stalled', default=())
+        return self.do('stalled', default=())
 
     def resume_stalled(self, instance_uuid):
-        return self._do('resume_stalled', instance_uuid, default='')
+        return self.do('resume_stalled', instance_uuid, default='')
 
     def detach_volume(self, attachment):
-        return self._do('detach_volume', attachment, default={})
+        return self.do('detach_volume', attachment, default={})
 
 
 class ManagerTestCase(testtools.TestCase):
