@@ -11,7 +11,7 @@ from migrator import concurrency, exceptions, service
 from migrator.conductor import later
 from migrator.conductor.agents import Agents
 from migrator.conductor.cursor import Policy
-from migrator.conductor.db import ledger, schema
+from migrator.conductor.db import ledger, promises, schema
 from migrator.conductor.db.database import Database
 from migrator.conductor.engine import Engine
 from migrator.conductor.forgetting import Forgetting
@@ -86,6 +86,8 @@ class ConductorService(service.Service):
         while not self._stop.is_set():
             try:
                 schema.check(self.database)
+                for words in promises.broken(self.database):
+                    LOG.warning('The database server is set so that it may lose what it has acknowledged: %s', words)
                 return True
             except exceptions.Unavailable as error:
                 LOG.error('next attempt in %g s: %s', RETRY_SECONDS, error)

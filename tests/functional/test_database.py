@@ -13,7 +13,7 @@ from oslo_db import exception as db_exception
 
 from migrator import concurrency, exceptions
 from migrator.conductor.cursor import Cursor, Phase
-from migrator.conductor.db import catalogue, debts, hosts, ledger, schema, tables
+from migrator.conductor.db import catalogue, debts, hosts, ledger, promises, schema, tables
 from migrator.conductor.db.database import Database, now_ms
 from migrator.conductor.engine import Engine
 from migrator.conductor.inventory import Inventory
@@ -271,6 +271,43 @@ class RetryTest(DatabaseTestCase):
             ledger.load(tx, 'nothing')
         self.assertRaises(exceptions.MigrationNotFound, self.database.run, work)
         self.assertEqual(1, len(attempts))
+
+
+class KeptTest(DatabaseTestCase):
+    """What was acknowledged is there after the server was killed, however the server is set."""
+
+    def setUp(self):
+        super().setUp()
+        self.server = None
+        if self.kind != 'sqlite':
+            self.server = services.Server(services.DATABASES[self.kind][0])
+            self.addCleanup(self.server.stop)
+            self.url = self.useFixture(services.Database(self.kind, self.server)).url
+            self.database = self.connect()
+            schema.upgrade(self.database)
+
+    def test_a_commit_outlives_the_server(self):
+        """Given a server that would write commits later, when it is killed right after one, then the migration is there."""
+        for _ in range(3 if self.server else 1):
+            known = self.migration()
+            if self.server:
+                self.server.request('crash')
+                self.server.request('revive')
+            self.assertEqual(1, self.count(tables.migration, tables.migration.c.id == known))
+
+    def test_settings_that_lose_commits_are_told(self):
+        """Given settings that lose commits, then each is named; given none of them, nothing is."""
+        if self.kind == 'mysql':
+            self.assertEqual((), promises.broken(self.database))
+            for value, victim in ((0, 'the server'), (2, 'its machine')):
+                self.run_(lambda tx, v=value: tx.execute(sa.text(f'SET GLOBAL innodb_flush_log_at_trx_commit = {v}')))
+                words, = promises.broken(self.database)
+                self.assertIn(f'a second of commits is lost if {victim} dies', words)
+        elif self.kind == 'postgresql':     # pifpaf trades fsync for speed
+            self.assertEqual(['fsync', 'full_page_writes'], [words.split(' = ')[0] for words in promises.broken(self.database)])
+            self.assertEqual('on', self.run_(lambda tx: tx.execute(sa.text('SHOW synchronous_commit')).scalar()))
+        else:
+            self.assertEqual((), promises.broken(self.database))
 
 
 class RowsTest(DatabaseTestCase):

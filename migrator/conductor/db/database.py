@@ -193,5 +193,7 @@ def _prepare_mysql(connection, _record):
 def _prepare_postgresql(connection, _record):
     with connection.cursor() as cursor:
         cursor.execute(f"SET SESSION lock_timeout = '{LOCK_SECONDS}s'; "
-                       f"SET SESSION idle_in_transaction_session_timeout = '{IDLE_SECONDS}s'")
+                       f"SET SESSION idle_in_transaction_session_timeout = '{IDLE_SECONDS}s'; "
+                       # What was acknowledged must not be gone when the server dies; stricter values are left alone. See `promises`.
+                       "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'")
     connection.commit()     # what is set in a transaction that is rolled back is not set
