@@ -34,8 +34,9 @@ class ManagerTestCase(base.TestCase):
 
 class LiveMigrateTest(ManagerTestCase):
 
-    #: A conductor that asks after work that takes long writes that down; on a slow machine it would do so between two looks.
-    options = {'conductor__poll_interval': 60.0}
+    #: A conductor that asks after work that takes long writes that down; on a slow machine it would do so between two looks. The first
+    #: time it asks is when its claim of the start ends.
+    options = {'conductor__poll_interval': 60.0, 'conductor__claim_seconds': 60.0}
 
     def setUp(self):
         super().setUp()
