@@ -1,20 +1,20 @@
 """The volume driver `qsd` against real storage daemons and real NBD clients: the contract, and both sides of its marker."""
 import contextlib
-import subprocess
 import types
 from unittest import mock
 
 from migrator import exceptions
-from migrator.volume.drivers.qsd.array import Array as ArraySide
+from migrator.volume.array import Array as ArraySide
 from migrator.volume.drivers.qsd.driver import QsdDriver
-from migrator.volume.drivers.qsd.qmp import ArraySilent
+from migrator.volume.qmp import ArraySilent
 from tests import base
 from tests.contract import volume_driver
 from tests.contract.volume_driver import MIB
+from tests.functional.nbd_clients import NbdClients
 from tests.lab.array import Array
 
 
-class QsdHarness(volume_driver.VolumeHarness):
+class QsdHarness(NbdClients, volume_driver.VolumeHarness):
     """Two storage daemons; clients are qemu-io, nbdcopy and nbdinfo."""
 
     def __init__(self, use_fixture, form):
@@ -32,26 +32,6 @@ class QsdHarness(volume_driver.VolumeHarness):
         driver.start()
         return driver
 
-    def write(self, connection, offset, length, byte):
-        said = _run('qemu-io', '-f', 'raw', '-c', f'write -P {byte:#x} {offset} {length}', '-c', 'flush', connection.uri)
-        if f'wrote {length}/{length}' not in said:
-            raise AssertionError(said)
-
-    def read(self, connection):
-        return subprocess.run(['nbdcopy', connection.uri, '-'], check=True, capture_output=True, timeout=60).stdout
-
-    def serves(self, connection):
-        return subprocess.run(['nbdinfo', '--size', connection.uri], capture_output=True, timeout=30).returncode == 0
-
-    @contextlib.contextmanager
-    def holding(self, connection):
-        with subprocess.Popen(['qemu-io', '-f', 'raw', connection.uri], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as client:
-            client.stdin.write(b'read 0 4096\n')
-            client.stdin.flush()
-            client.stdout.readline()
-            yield
-            client.kill()
-
     def left(self, driver):
         return self.arrays[driver.backend].files()
 
@@ -61,13 +41,6 @@ class QsdHarness(volume_driver.VolumeHarness):
     def restart_driver(self, driver):
         driver.stop()
         return self.driver(driver.backend)
-
-
-def _run(*command):
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    if done.returncode:
-        raise AssertionError(f'{command}: {done.stdout} {done.stderr}')
-    return done.stdout
 
 
 class RawTest(volume_driver.VolumeDriverContract, base.TestCase):

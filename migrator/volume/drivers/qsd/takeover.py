@@ -11,7 +11,7 @@ import time
 from oslo_log import log
 
 from migrator import concurrency, exceptions
-from migrator.volume.drivers.qsd.qmp import ArraySilent
+from migrator.volume.qmp import ArraySilent
 
 LOG = log.getLogger(__name__)
 

@@ -36,6 +36,7 @@ class Record:
     owner: str = ''
     state: LunState = LunState.MAKING
     exports: dict = dataclasses.field(default_factory=dict)
+    port: int = 0                     # where its exports are reached, for an array that serves each LUN at a port of its own
     mirror: Mirror | None = None
 
 

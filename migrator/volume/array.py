@@ -7,7 +7,7 @@ import os
 import re
 
 from migrator import exceptions
-from migrator.volume.drivers.qsd.qmp import Refused
+from migrator.volume.qmp import Refused
 
 #: A node that says that everything recorded was brought back; a daemon without it has been restarted since.
 RESTORED = 'migrator-restored'

@@ -1,0 +1,38 @@
+"""Real clients of NBD exports, for the harnesses of volume drivers: qemu-io, nbdcopy and nbdinfo."""
+import contextlib
+import subprocess
+
+
+class NbdClients:
+    """The part of a VolumeHarness that is a client."""
+
+    def write(self, connection, offset, length, byte):
+        """Write, and flush."""
+        said = _run('qemu-io', '-f', 'raw', '-c', f'write -P {byte:#x} {offset} {length}', '-c', 'flush', connection.uri)
+        if f'wrote {length}/{length}' not in said:
+            raise AssertionError(said)
+
+    def read(self, connection):
+        """Read all of it."""
+        return subprocess.run(['nbdcopy', connection.uri, '-'], check=True, capture_output=True, timeout=60).stdout
+
+    def serves(self, connection):
+        """Whether it can be opened."""
+        return subprocess.run(['nbdinfo', '--size', connection.uri], capture_output=True, timeout=30).returncode == 0
+
+    @contextlib.contextmanager
+    def holding(self, connection):
+        """Keep a client connected."""
+        with subprocess.Popen(['qemu-io', '-f', 'raw', connection.uri], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as client:
+            client.stdin.write(b'read 0 4096\n')
+            client.stdin.flush()
+            client.stdout.readline()
+            yield
+            client.kill()
+
+
+def _run(*command):
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    if done.returncode:
+        raise AssertionError(f'{command}: {done.stdout} {done.stderr}')
+    return done.stdout
