@@ -1,5 +1,6 @@
-"""Real clients of NBD exports, for the harnesses of volume drivers: qemu-io, nbdcopy and nbdinfo."""
+"""Real clients of NBD exports, for the harnesses of volume drivers: qemu-io, nbdcopy and nbdinfo; and who serves them."""
 import contextlib
+import pathlib
 import subprocess
 
 
@@ -36,3 +37,16 @@ def _run(*command):
     if done.returncode:
         raise AssertionError(f'{command}: {done.stdout} {done.stderr}')
     return done.stdout
+
+
+def storage_daemons(folder):
+    """List process ids of the storage daemons whose sockets lie in a folder, by what they were started with."""
+    found = []
+    for path in pathlib.Path('/proc').glob('[0-9]*/cmdline'):
+        try:
+            words = path.read_bytes().decode(errors='replace')
+        except OSError:
+            continue                    # it has ended
+        if words.startswith('qemu-storage-daemon') and f'{folder}/' in words:
+            found.append(int(path.parent.name))
+    return found

@@ -15,7 +15,7 @@ from migrator.volume.drivers.file.served import Served
 from tests import base
 from tests.contract import volume_driver
 from tests.contract.volume_driver import MIB, SIZE
-from tests.functional.nbd_clients import NbdClients
+from tests.functional.nbd_clients import NbdClients, storage_daemons
 from tests.lab.processes import wait_until
 from tests.service_keeper import free_port
 
@@ -44,15 +44,7 @@ class FileHarness(NbdClients, volume_driver.VolumeHarness):
 
     def daemons(self, driver):
         """Process ids of a driver's storage daemons, by what they were started with."""
-        found = []
-        for path in pathlib.Path('/proc').glob('[0-9]*/cmdline'):
-            try:
-                words = path.read_bytes().decode(errors='replace')
-            except OSError:
-                continue            # it has ended
-            if words.startswith('qemu-storage-daemon') and f'{driver.conf.run_directory}/' in words:
-                found.append(int(path.parent.name))
-        return found
+        return storage_daemons(driver.conf.run_directory)
 
     def kill(self, driver):
         """Kill a driver's storage daemons, as an out-of-memory killer would."""

@@ -1,4 +1,7 @@
 """Volume agents as daemons of their own, on a real broker and database: heartbeats, operations, and what a death leaves."""
+import dataclasses
+import itertools
+import os
 import signal
 import uuid
 
@@ -9,6 +12,8 @@ from migrator.rpc.volume import VolumeAPI
 from migrator.states import OperationState
 from tests import base, services
 from tests.cluster import Cluster
+from tests.functional.nbd_clients import NbdClients, storage_daemons
+from tests.service_keeper import free_port
 
 MIB = 1 << 20
 
@@ -61,3 +66,65 @@ class VolumeDaemonsTest(base.TestCase):
         self.cluster.wait_for(lambda: self.cluster.api.backend_show('store@a')['state'] == 'down', 'the backend down')
         self.cluster.restart(daemon)
         self.cluster.wait_for(lambda: self.cluster.api.backend_show('store@a')['state'] == 'up', 'the backend up')
+
+
+class FilesTest(base.TestCase):
+    """One volume agent with two pools of plain files, which real storage daemons serve."""
+
+    timeout = 120
+
+    def setUp(self):
+        super().setUp()
+        urls = self.useFixture(services.Broker()).url, self.useFixture(services.Database('mysql')).url
+        for pool in ('fast', 'slow'):
+            (self.temp_dir / pool).mkdir()
+        files = {'driver': 'file', 'pools': f'fast:{self.temp_dir}/fast,slow:{self.temp_dir}/slow', 'run_directory': self.temp_dir / 'run',
+                 'first_port': free_port('127.0.0.1'), 'last_port': 65535}
+        self.addCleanup(self.end_servers)
+        self.cluster = self.useFixture(Cluster(*urls, hosts=('one',), arrays={'store': {'files': files}}))
+        self.api = VolumeAPI(self.conf.conf, self.cluster.api._client.transport)
+        self.context = MigratorContext(overwrite=False)
+        self.owner, self.volume = str(uuid.uuid4()), str(uuid.uuid4())
+        self.epochs = itertools.count(1)
+
+    def end_servers(self):
+        """Leave no storage daemon behind."""
+        for process in storage_daemons(self.temp_dir / 'run'):
+            os.kill(process, signal.SIGKILL)
+
+    def do(self, name, **arguments):
+        """Do an operation that has to succeed; returns its result."""
+        epoch = next(self.epochs)
+        envelope = facts.Envelope(f'{self.owner}/{name}/{epoch}', self.owner, epoch)
+        getattr(self.api, name)(self.context, 'store', envelope, **arguments)
+
+        def look():
+            report = self.api.get_operation(self.context, 'store', envelope.op_id)
+            return report if report.state.finished else None
+        report = self.cluster.wait_for(look, f'the end of {name}', timeout=60)
+        self.assertEqual(OperationState.SUCCEEDED, report.state, report)
+        return report.result
+
+    def test_what_is_served_outlives_the_agent_and_a_copy_of_it_is_whole(self):
+        """Given an exported volume, when its agent is killed, clients go on; its successor copies it from pool to pool, and tidies up."""
+        source = vf.LunRef('store', 'files', 'fast', f'volume-{self.volume}')
+        self.do('create_volume', spec=vf.VolumeSpec(self.volume, source, 16 * MIB))
+        attachment = vf.VolumeAttachment(self.owner, self.volume, source)
+        connection = facts.from_wire(vf.Connection, self.do('export_attachment', attachment=attachment)['connection'])
+        clients = NbdClients()
+        with clients.holding(connection):
+            daemon = self.cluster.daemons['store']
+            daemon.kill()
+            clients.write(connection, MIB, MIB, 0x5a)
+            self.cluster.restart(daemon)
+        expected = bytes(MIB) + b'\x5a' * MIB + bytes(14 * MIB)
+        self.assertTrue(clients.read(connection) == expected)
+        self.do('unexport_attachment', attachment=attachment)
+        target = vf.Target(self.owner, self.volume, 'store', 'files', 'slow', f'{source.lun}-new', 16 * MIB)
+        plan = vf.VolumePlan(self.owner, self.volume, source, target, 16 * MIB, force_host_copy=True, verification='full')
+        plan = dataclasses.replace(plan, connection=facts.from_wire(vf.Connection, self.do('export_volume', plan=plan)['connection']))
+        for step in ('create_target_volume', 'copy_volume', 'verify_volume', 'unexport_volume', 'delete_source_volume'):
+            self.do(step, plan=plan)
+        self.assertTrue((self.temp_dir / 'slow' / f'{target.lun}.raw').read_bytes() == expected)
+        self.assertEqual([], list((self.temp_dir / 'fast').iterdir()))
+        self.cluster.wait_for(lambda: not storage_daemons(self.temp_dir / 'run'), 'the end of the storage daemons')
