@@ -133,9 +133,10 @@ class Backends:
 
     def start(self, patience=5.0):
         """Start all drivers at once, and wait up to `patience` seconds for them; what is not up by then is tried until it is."""
+        until = self._clock() + patience
         for trying in [concurrency.spawn(self._start_one, backend) for backend in self.all()]:
             try:
-                trying.wait(patience)
+                trying.wait(max(0.0, until - self._clock()))
             except TimeoutError:
                 LOG.warning('an array takes longer than %g s to be reached; the agent begins without it', patience)
 
