@@ -5,6 +5,7 @@ asked of libvirt, the disks and the database, never of migrator alone. What is k
 rest by the lab's own means. `tests/cluster.py` is the same with simulated hypervisors.
 """
 import contextlib
+import functools
 import os
 import pathlib
 import sys
@@ -22,6 +23,7 @@ from migrator.states import TERMINAL
 from tests import services
 from tests.functional.libvirt_harness import emulator
 from tests.lab import Console, LabFixture, guest, wait_until
+from tests.lab.array import Array
 from tests.lab.disk import read_records
 
 #: Short times, so that recovery is seen in seconds, but long enough for two CPUs that emulate guests meanwhile. A heartbeat that a killed
@@ -29,6 +31,7 @@ from tests.lab.disk import read_records
 CONDUCTOR = {'claim_seconds': 3.0, 'sweep_interval': 0.3, 'retry_interval': 0.3, 'observe_interval': 0.4, 'poll_interval': 3.0,
              'host_down_after': 15.0, 'host_lost_after': 30.0}
 COMPUTE = {'heartbeat_interval': 0.5, 'report_interval': 0.4, 'progress_interval': 0.3}
+VOLUME = dict(COMPUTE)
 DISK, SMALL_DISK = 48 << 20, 8 << 20
 #: Seconds that a guest may be silent. It is a tenth of that in practice; but two CPUs emulate it, and daemons start meanwhile.
 SILENCE = 3.0
@@ -36,9 +39,10 @@ SILENCE = 3.0
 
 def delete_queues(url, hosts):
     """Remove the queues of earlier daemons of these hosts, so that nothing of an earlier cloud is heard in the next one."""
-    names = [f'{contract.TOPIC_COMPUTE}.{host}' for host in hosts] + [f'{contract.TOPIC_CONDUCTOR}.conductor-{n}' for n in range(4)]
+    names = [f'{topic}.{host}' for topic in (contract.TOPIC_COMPUTE, contract.TOPIC_VOLUME) for host in hosts]
+    names += [f'{contract.TOPIC_CONDUCTOR}.conductor-{n}' for n in range(4)]
     with kombu.Connection(url.replace('rabbit://', 'amqp://', 1), connect_timeout=10) as connection:
-        for name in (contract.TOPIC_COMPUTE, contract.TOPIC_CONDUCTOR, *names):
+        for name in (contract.TOPIC_COMPUTE, contract.TOPIC_VOLUME, contract.TOPIC_CONDUCTOR, *names):
             connection.default_channel.queue_delete(name)
 
 
@@ -75,9 +79,14 @@ class LabDatabase(services.Database):
 class Cloud(fixtures.Fixture):
     """Daemons on two or more hosts of the lab. `arm` runs them so that they can be told where to die (tests/faults/points.py)."""
 
-    def __init__(self, database='sqlite', conductors=1, hosts=2, arm=False, options=None):
-        """database: sqlite, mysql or postgresql. options: {daemon: {section: {option: value}}}; the daemon '' stands for all."""
+    def __init__(self, database='sqlite', conductors=1, hosts=2, arm=False, options=None, arrays=None):
+        """database: sqlite, mysql or postgresql. options: {daemon: {section: {option: value}}}; the daemon '' stands for all.
+
+        arrays: {volume agent: {backend: place}} of real arrays, each at svc or at a host; names of backends are all different.
+        """
         super().__init__()
+        self.volume_agents = arrays or {}
+        self.arrays = {}                 # backend -> tests.lab.array.Array
         self._kind, self._conductors, self._hosts, self.arm, self.options = database, conductors, hosts, arm, options or {}
         self.daemons = {}                # migrator's name -> Daemon
         self.guests = {}                 # uuid -> Guest
@@ -87,7 +96,7 @@ class Cloud(fixtures.Fixture):
         self.hosts = dict(list(self.lab.hosts.items())[:self._hosts])
         self.kill_file = pathlib.Path(self.lab.folder / 'state' / 'kill')
         url = self.lab.configuration.broker()
-        delete_queues(url, self.lab.hosts)
+        delete_queues(url, [*self.lab.hosts, *self.volume_agents])
         if self._kind != 'sqlite':
             self.lab.configuration.database = self.useFixture(LabDatabase(self._kind, self.lab)).url
         self.addCleanup(self._end)
@@ -95,6 +104,10 @@ class Cloud(fixtures.Fixture):
             self._start('conductor', f'conductor-{number}')
         for host in self.hosts:
             self._start('compute', host)
+        for name, backends in self.volume_agents.items():
+            for backend, place in backends.items():
+                self.arrays[backend] = self.useFixture(Array(backend, ('fast', 'slow'), self.lab.hosts.get(place, self.lab.svc)))
+            self._start('volume', name)
         for daemon in self.daemons.values():
             daemon.wait_for('is ready', 60)
         self.database = Database(self.lab.configuration.database_url())
@@ -107,10 +120,14 @@ class Cloud(fixtures.Fixture):
         argv = [sys.executable, '-m', 'tests.faults.points', kind] if self.arm else None
         env = {'MIGRATOR_KILL_FILE': str(self.kill_file), 'MIGRATOR_NAME': name}
         start = self.lab.start_conductor if kind == 'conductor' else self.lab.start_agent
+        if kind == 'volume':
+            start = functools.partial(self.lab.start_volume_agent, arrays={name: self.arrays[name] for name in self.volume_agents[name]})
         self.daemons[name] = start(name, argv=argv, env=env, **self._sections(name))
 
     def _sections(self, name, more=None):
         sections = {'compute': dict(COMPUTE)} if name in self.hosts else {'conductor': dict(CONDUCTOR)}
+        if name in self.volume_agents:
+            sections = {'volume': dict(VOLUME)}
         for options in (self.options.get('', {}), self.options.get(name, {}), more or {}):
             for section, values in options.items():
                 sections.setdefault(section, {}).update(values)
@@ -128,6 +145,8 @@ class Cloud(fixtures.Fixture):
     def wait_hosts_up(self):
         """Wait until the conductor has heard of every agent that runs now."""
         self.wait_for(lambda: all(h['state'] == 'up' for h in self._known()) and len(self._known()) == len(self.hosts), 'all hosts up')
+        if self.arrays:
+            self.wait_for(lambda: {b['backend'] for b in self.api.backends() if b['state'] == 'up'} == set(self.arrays), 'all arrays up')
 
     def _known(self):
         return [host for host in self.api.hosts() if host['name'] in self.hosts]
@@ -182,12 +201,18 @@ class Cloud(fixtures.Fixture):
 
     def boot(self, host, **options):
         """Have a guest made and started on `host`, and wait until it ticks and writes. options: see `spec`. Returns a Guest."""
+        made = self.boot_without_writing(host, **options)
+        made.console.wait_written(2, 30)
+        return made
+
+    def boot_without_writing(self, host, **options):
+        """The same for a guest that cannot write yet, for it has no such disk; it ticks."""
         spec = self.spec(**options)
         made = self.guests[spec['uuid']] = Guest(self.lab, spec)
         ended = self.ended(self.api.instance_create(host, spec))
         if ended['status'] != 'completed':
             raise AssertionError(f'instance_create: {ended}')
-        self.await_life(made)
+        made.console.wait_for('tick 5 ', 60)
         return made
 
     @staticmethod

@@ -4,7 +4,8 @@ import pathlib
 import sys
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-PROGRAMS = {'compute': 'migrator.cmd.compute', 'conductor': 'migrator.cmd.conductor', 'manage': 'migrator.cmd.manage'}
+PROGRAMS = {'compute': 'migrator.cmd.compute', 'conductor': 'migrator.cmd.conductor', 'manage': 'migrator.cmd.manage',
+            'volume': 'migrator.cmd.volume'}
 
 
 class Configuration:
@@ -48,6 +49,17 @@ class Configuration:
             'libvirt': {'connection_uri': 'qemu:///system', 'live_migration_uri': host.peer_uri, 'live_migration_address': host.ip,
                         'listen_address': host.ip, 'virt_type': 'qemu'},
             'oslo_concurrency': {'lock_path': host.state / 'locks'}}, sections)
+
+    def volume_agent(self, name, arrays, **sections):
+        """Write the configuration of a volume agent; returns its path. arrays: {backend: Array}. sections as for `agent`."""
+        state = self._lab.folder / 'state' / name
+        backends = {backend: {
+            'driver': 'qsd', 'pools': ','.join(f'{pool}:{path}' for pool, path in array.pools.items()), 'qmp_socket': array.socket,
+            'format': 'raw', 'listen_address': array.address, 'listen_port': array.port} for backend, array in arrays.items()}
+        return self._write(name, {
+            'DEFAULT': {'host': name, 'transport_url': self.broker(), 'state_path': state, 'debug': 'true'},
+            'volume': {'enabled_backends': ','.join(arrays), 'heartbeat_interval': 0.5},
+            'oslo_concurrency': {'lock_path': state / 'locks'}, **backends}, sections)
 
     def conductor(self, name='conductor', **sections):
         """Write the configuration of a conductor; returns its path. sections as for `agent`."""

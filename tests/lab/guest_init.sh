@@ -21,8 +21,11 @@ while [ -n "$(option disks)" ] && [ ! -b /dev/vda ] && [ $tries -lt 100 ]; do sl
 device=/dev/$(option device)
 [ "$device" = /dev/ ] && device=/dev/vda
 
-# Record N lies in sector N; sector 0 names the last record that is known to be on the disk. A record is announced once it is safe.
-put() { [ -b "$device" ] && printf '%-511s\n' "$1" | dd of="$device" bs=512 seek="$2" conv=notrunc,fsync 2>/dev/null; }
+# Record N lies in sector N; sector 0 names the last record that is known to be on the disk. A record is announced once it is safe. When
+# the disk is taken away in between, dd makes a file of that name: then nothing was written.
+put() {
+    [ -b "$device" ] && printf '%-511s\n' "$1" | dd of="$device" bs=512 seek="$2" conv=notrunc,fsync 2>/dev/null && [ -b "$device" ]
+}
 writer() {
     while [ ! -b "$device" ]; do sleep 0.1; done
     next=$(dd if="$device" bs=512 count=1 2>/dev/null | sed -n 's/^head \([0-9]*\) .*/\1/p')

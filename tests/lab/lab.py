@@ -241,6 +241,11 @@ class Lab:
         self.svc.run(upgrade, env=self.configuration.environment(env))
         return self._start_migrator(name, argv or self.configuration.program('conductor'), path, self.svc, env)
 
+    def start_volume_agent(self, name, arrays, argv=None, env=None, **options):
+        """Start migrator-volume-agent in svc; returns the Daemon. arrays and options as Configuration.volume_agent."""
+        path = self.configuration.volume_agent(name, arrays, **options)
+        return self._start_migrator(f'volume-{name}', argv or self.configuration.program('volume'), path, self.svc, env)
+
     def _start_migrator(self, name, argv, path, place, env):
         return self.start_daemon(name, [*argv, '--config-file', path], place, self.configuration.environment(env))
 
