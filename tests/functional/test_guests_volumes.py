@@ -2,6 +2,7 @@
 
 What a guest was told to be written is compared with the LUN itself, and all the rest of it byte by byte with what was there before.
 """
+import functools
 import os
 import pathlib
 
@@ -10,10 +11,10 @@ from tests.cloud_case import CloudCase
 from tests.lab.disk import read_records
 
 MIB = 1 << 20
-SIZE = 48 * MIB
 #: What guests write lies below; random data from there on.
 DATA_AT = 16 * MIB
-#: How fast the host of the source's array sends in the tests that need time: the data takes some seconds.
+#: How fast the host of the source's array sends until a test has seen what it needs: all data of a take-over takes longer than a guest
+#: is waited for.
 RATE = '32mbit'
 
 
@@ -22,12 +23,13 @@ class VolumeCase(CloudCase):
 
     arguments = {'arrays': {'store': {'old': 'beta', 'near': 'svc'}, 'depot': {'far': 'svc'}}}
     targets = {'near': 'store@near#slow', 'far': 'depot@far#fast'}
+    size = 48 * MIB
 
     def setUp(self):
         super().setUp()
         self.arrays = self.cloud.arrays
-        self.data = os.urandom(SIZE - DATA_AT)
-        self.do(self.api.volume_create(f'volume-{os.urandom(4).hex()}', SIZE, 'store@old#fast'))
+        self.data = os.urandom(self.size - DATA_AT)
+        self.do(self.api.volume_create(f'volume-{os.urandom(4).hex()}', self.size, 'store@old#fast'))
         self.volume, = (volume['id'] for volume in self.api.volumes())
         self.source = self.file()
         with open(self.source, 'r+b') as file:
@@ -51,11 +53,12 @@ class VolumeCase(CloudCase):
         return pathlib.Path(self.arrays[backend].pools[pool]) / f'{shown["lun"]}.raw'
 
     def slow(self):
-        """Let the data take its time."""
+        """Let the data take its time, until `fast`."""
         beta = self.cloud.hosts['beta']
         link = beta.run(['ip', '-o', 'route', 'get', self.lab.svc.ip]).stdout.split(' dev ')[1].split()[0]
         beta.run(['tc', 'qdisc', 'replace', 'dev', link, 'root', 'tbf', 'rate', RATE, 'burst', '64kb', 'latency', '400ms'])
-        self.addCleanup(beta.run, ['tc', 'qdisc', 'del', 'dev', link, 'root'], check=False)
+        self.fast = functools.partial(beta.run, ['tc', 'qdisc', 'del', 'dev', link, 'root'], check=False)
+        self.addCleanup(self.fast)
 
     def writer(self):
         """A guest at alpha that will write to the volume as soon as it has it."""
@@ -76,7 +79,8 @@ class VolumeCase(CloudCase):
         return migration
 
     def finish(self, guest, migration, target):
-        """Wait for the end, let the guest write on, take the volume from it, and look at all of it."""
+        """Let the data come, wait for the end, let the guest write on, take the volume from it, and look at all of it."""
+        self.fast()
         self.do(migration)
         self.assertEqual('success', self.show()['migration_status'])
         written = guest.console.last_written()
@@ -104,6 +108,8 @@ class VolumeCase(CloudCase):
 
 class TakeOver(VolumeCase):
     """Seed 001: the target's array takes the volume over."""
+
+    size = 160 * MIB
 
     def test_a_guest_writes_while_the_data_is_on_its_way_within_one_agent(self):
         """Given an available volume, when it is attached before its data has come, every write and all the data are at the target."""
@@ -155,6 +161,7 @@ class TakeOver(VolumeCase):
         self.slow()
         guest = self.writer()
         migration = self.attached_on_the_way(guest, 'far')
+        self.fast()
         self.do(migration)
         self.do(self.api.live_migrate(guest.uuid, 'beta'))
         written = guest.console.last_written()
@@ -164,9 +171,10 @@ class TakeOver(VolumeCase):
     def test_what_is_refused_while_it_moves(self):
         self.slow()
         migration = self.attachable('far')
-        for request in (lambda: self.api.volume_extend(self.volume, 2 * SIZE), lambda: self.api.volume_delete(self.volume),
+        for request in (lambda: self.api.volume_extend(self.volume, 2 * self.size), lambda: self.api.volume_delete(self.volume),
                         lambda: self.api.volume_migrate(self.volume, self.targets['near'])):
             self.assertRaises(exceptions.Conflict, request)
+        self.fast()
         self.do(migration)
         self.assert_at('far')
 
