@@ -34,8 +34,8 @@ class Audit(base.ListCommand):
         said = self.api.audit(parsed.host)
         self.code = exit_codes.FOUND if said['findings'] else exit_codes.NOT_AUDITED if said['not_audited'] else exit_codes.OK
         rows = list(said['findings'])
-        rows += [{'kind': 'debt', 'host': d['host'], 'resource': d['instance_uuid'], 'what': f'{d["action"]}: {d["reason"]}',
-                  'todo': 'nothing; it is done when the host can'} for d in said['debts']]
+        rows += [{'kind': 'debt', 'host': d['host'], 'resource': d['instance_uuid'] or d.get('volume_id', ''),
+                  'what': f'{d["action"]}: {d["reason"]}', 'todo': 'nothing; it is done when the host can'} for d in said['debts']]
         rows += [{'kind': 'not audited', 'host': h['host'], 'resource': '', 'what': h['why'], 'todo': 'audit again when the host is back'}
                  for h in said['not_audited']]
         self.nothing = f'{hosts(len(said["audited"]))} audited, nothing was found'

@@ -35,6 +35,8 @@ class Owed:
     action: str
     reason: str
     refused: bool
+    agent: str = 'compute'
+    volume_id: str = ''
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +56,8 @@ class Known:
     instances: by uuid. busy: uuids of guests that a workflow was at work on during the audit. live: ids of these workflows. debts: those
     that will be paid. settled: those that ceased to be owed during the audit, for a host may have answered before. written_off: those that
     will not be paid, so that what they were about is a finding. locks: all. storage: host -> identities of the storage that it has.
-    places: host -> (places that are taken, migrations that hold one).
+    places: agent -> (places that are taken, migrations that hold one). volumes: audit_volumes.Volume by id. attachments: ids.
+    busy_volumes: as busy, of volumes.
     """
 
     instances: dict = dataclasses.field(default_factory=dict)
@@ -66,6 +69,9 @@ class Known:
     locks: tuple = ()
     storage: dict = dataclasses.field(default_factory=dict)
     places: dict = dataclasses.field(default_factory=dict)
+    volumes: dict = dataclasses.field(default_factory=dict)
+    attachments: frozenset = frozenset()
+    busy_volumes: frozenset = frozenset()
 
     def owes(self, host, trace):
         """Tell whether a debt names a trace: one of this host, or of one that has the same storage."""
@@ -73,17 +79,18 @@ class Known:
 
     def names(self, debt, host, trace):
         """Tell whether a debt is about a trace."""
-        return (debt.instance_uuid == trace.instance_uuid or debt.migration_id == trace.migration_id) \
+        about_it = trace.instance_uuid and debt.instance_uuid == trace.instance_uuid
+        return (about_it or debt.migration_id == trace.migration_id) \
             and (debt.host == host or trace.storage in self.storage.get(debt.host, ()))
 
 
-def confirmed(before, after, traces, operations):
+def confirmed(before, after, look):
     """Name what is wrong by both readings of the database: what became so, or ceased to be so, while the hosts were asked is none.
 
-    before, after: Known; what was at work or owed in the first one counts as such in the second. traces, operations: as for compare.
+    before, after: Known; what was at work or owed in the first one counts as such in the second. look: names what is wrong by a Known.
     """
-    at_first = {(f.kind, f.resource) for f in compare(before, traces, operations)}
-    return tuple(f for f in compare(after, traces, operations) if (f.kind, f.resource) in at_first)
+    at_first = {(f.kind, f.resource) for f in look(before)}
+    return tuple(f for f in look(after) if (f.kind, f.resource) in at_first)
 
 
 def compare(known, traces, operations):
@@ -94,10 +101,10 @@ def compare(known, traces, operations):
     for host, mine in sorted(traces.items()):
         for trace in mine:
             if not (trace.kind == 'domain' and trace.instance_uuid in doubled):
-                found += [_given_up(known, host, trace, f) for f in RULES.get(trace.kind, _other)(known, host, trace)]
+                found += [_given_up(known, host, trace, f) for f in RULES.get(trace.kind, other)(known, host, trace)]
         found += _missing(known, host, mine)
     for host, mine in sorted(operations.items()):
-        found += [f for op_id in mine for f in _operation(known, host, op_id)]
+        found += [f for op_id in mine for f in operation(known, host, op_id)]
     found += [f for lock in known.locks for f in _lock(lock)]
     found += [_refused(debt) for debt in known.debts if debt.refused]
     found += [f for host in sorted(known.places) for f in _places(host, *known.places[host])]
@@ -182,13 +189,13 @@ def _report(known, host, trace):
                       'conductor has acknowledged that', 'look into the logs for why not; the restarted agent tells it again')
 
 
-def _other(known, host, trace):
+def other(known, host, trace):
     """Judge what another kind of agent has: it is somebody's, or it is left over."""
     if not _excused(known, host, trace):
         yield Finding(trace.kind, host, trace.what or trace.instance_uuid, 'no workflow and no debt names it', 'remove it')
 
 
-#: What is said of each kind of trace: (known, host, trace) -> findings. Kinds that are not here go by `_other`.
+#: What is said of each kind of trace: (known, host, trace) -> findings. Kinds that are not here go by `other`.
 RULES = {'domain': _domain, 'job': _job, 'file': _file, 'note': _note, 'temporary': _temporary, 'report': _report}
 
 
@@ -200,7 +207,8 @@ def _missing(known, host, traces):
                           'find it at another host, or define it again from its disks')
 
 
-def _operation(known, host, op_id):
+def operation(known, host, op_id):
+    """Judge an operation that has not ended."""
     owner = op_id.partition('/')[0]
     if owner not in known.live and owner not in {debt.id for debt in known.debts + known.settled}:
         yield Finding('operation', host, op_id, 'the agent is at work on it, and no workflow and no debt has asked for it',
@@ -217,9 +225,13 @@ def _lock(lock):
 def _places(host, taken, held):
     if taken != held:
         yield Finding('places', host, host, f'{taken} places for migrations are counted as taken, {held} migrations hold one',
-                      f'this is a defect of migrator; set `places` of this host to {held} in the table `service`, and report it')
+                      f'this is a defect of migrator; set `places` of this agent to {held} in the table `service`, and report it')
 
 
 def _refused(debt):
-    return Finding('debt refused', debt.host, debt.instance_uuid, f'{debt.action}: {debt.reason}',
+    what = f'{debt.action}: {debt.reason}'
+    if debt.agent == 'volume':
+        return Finding('debt refused', debt.host, debt.volume_id, what,
+                       'look who uses the LUN; when nobody does, the debt is paid by itself')
+    return Finding('debt refused', debt.host, debt.instance_uuid, what,
                    'look where the guest is; when only one copy is left, the debt is paid by itself')

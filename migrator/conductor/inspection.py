@@ -6,9 +6,10 @@ alone, and only what is wrong by both readings is named.
 from oslo_log import log
 
 from migrator import concurrency, exceptions
-from migrator.conductor import audit
+from migrator.conductor import audit, audit_volumes
 from migrator.conductor.db import hosts, inspect, views
 from migrator.rpc import errors
+from migrator.states import AgentKind
 
 LOG = log.getLogger(__name__)
 
@@ -21,10 +22,10 @@ MOST_FINDINGS = 1000
 class Inspection:
     """Takes `audit` requests."""
 
-    def __init__(self, database, compute, settings):
-        """compute: rpc.compute.ComputeAPI. settings: the [conductor] group of the configuration."""
+    def __init__(self, database, agents, settings):
+        """agents: conductor.agents.Agents. settings: the [conductor] group of the configuration."""
         self.database = database
-        self.compute = compute
+        self.agents = agents
         self.settings = settings
 
     def audit(self, context, host=None):
@@ -32,32 +33,31 @@ class Inspection:
 
         Returns {'findings', 'debts', 'not_audited', 'audited', 'left_off'}.
         """
-        rows = self.database.run(lambda tx: hosts.listing(tx, host))
+        rows = self.database.run(lambda tx: [row for kind in AgentKind for row in hosts.listing(tx, host, kind)])
         if host and not rows:
             raise exceptions.HostNotFound(f'there is no host {host}')
         since = max((row.now for row in rows), default=0)
         before = self.database.run(lambda tx: inspect.read(tx, since))
-        asked = {row.host: concurrency.spawn(self.ask, context, row) for row in rows}
-        answers = {name: thread.wait() for name, thread in asked.items()}
+        asked = {(row.kind, row.host): concurrency.spawn(self.ask, context, row) for row in rows}
+        answers = {who: thread.wait() for who, thread in asked.items()}
         after = self.database.run(lambda tx: inspect.read(tx, since, before))
-        heard = {name: answer for name, answer in answers.items() if not isinstance(answer, str)}
-        found = audit.confirmed(before, after, {name: traces for name, (traces, _) in heard.items()},
-                                {name: operations for name, (_, operations) in heard.items()})
+        found = audit.confirmed(before, after, lambda known: look(known, answers))
         found = [f for f in found if not host or host in f.host]
         return {'findings': [vars(f) for f in found[:MOST_FINDINGS]], 'left_off': max(0, len(found) - MOST_FINDINGS),
-                'debts': [{'id': d.id, 'host': d.host, 'instance_uuid': d.instance_uuid, 'action': d.action, 'reason': d.reason}
-                          for d in after.debts if not host or d.host == host][:MOST_FINDINGS],
-                'not_audited': [{'host': name, 'why': why} for name, why in answers.items() if isinstance(why, str)],
-                'audited': sorted(heard)}
+                'debts': [{'id': d.id, 'host': d.host, 'agent': d.agent, 'instance_uuid': d.instance_uuid, 'volume_id': d.volume_id,
+                           'action': d.action, 'reason': d.reason} for d in after.debts if not host or d.host == host][:MOST_FINDINGS],
+                'not_audited': [{'host': name, 'why': why if kind == AgentKind.COMPUTE.value else f'its {kind} agent: {why}'}
+                                for (kind, name), why in answers.items() if isinstance(why, str)],
+                'audited': sorted({name for (_, name), answer in answers.items() if not isinstance(answer, str)})}
 
     def ask(self, context, row):
-        """Give (traces, ids of operations) of a host, or in words why it could not be audited."""
+        """Give (traces, ids of operations) of an agent, or in words why it could not be audited. row: its service row."""
         if not views.is_up(row, self.settings.host_down_after):
             return f'last heard of at {views.moment(row.last_seen)}'
         traces, operations, marker = [], [], ''
         try:
             for _ in range(MOST_PARTS):
-                part = self.compute.audit(context, row.host, marker)
+                part = self.agents.api(AgentKind(row.kind)).audit(context, row.host, marker)
                 traces += part.traces
                 operations += part.operations
                 marker = part.more
@@ -67,3 +67,11 @@ class Inspection:
             LOG.warning('%s cannot be audited: %s', row.host, error)
             return str(error)
         return 'its answer does not come to an end'
+
+
+def look(known, answers):
+    """Name what is wrong by one reading of the database. answers: (kind of agent, host) -> (traces, operations), or words."""
+    def heard(kind, part):
+        return {host: answer[part] for (of, host), answer in answers.items() if of == kind.value and not isinstance(answer, str)}
+    return (*audit.compare(known, heard(AgentKind.COMPUTE, 0), heard(AgentKind.COMPUTE, 1)),
+            *audit_volumes.compare(known, heard(AgentKind.VOLUME, 0), heard(AgentKind.VOLUME, 1)))

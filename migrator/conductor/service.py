@@ -57,7 +57,7 @@ class ConductorService(service.Service):
         self.engine = Engine(self.database, agents, settings.max_migrations_per_host)
         self.payments = Payments(self.database, agents, settings)
         self.requests = Requests(self.database, self.engine, settings)
-        inspection = Inspection(self.database, agents.compute, settings)
+        inspection = Inspection(self.database, agents, settings)
         recovery = Recovery(self.database, self.engine, self.requests, settings)
         self.forgetting = Forgetting(self.database, inspection, recovery, settings)
         self._server = server.make_server(transport, contract.TOPIC_CONDUCTOR, self.host, [
