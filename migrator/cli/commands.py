@@ -33,7 +33,16 @@ COMMANDS = {
     'migration watch': 'migrator.cli.watch:MigrationWatch',
     'migration abort': 'migrator.cli.migration:MigrationAbort',
     'migration force-complete': 'migrator.cli.migration:MigrationForceComplete',
+    'migration set-bandwidth': 'migrator.cli.volume_migrate:MigrationSetBandwidth',
     'migration recover': 'migrator.cli.recover:MigrationRecover',
+    'volume list': 'migrator.cli.volume:VolumeList',
+    'volume show': 'migrator.cli.volume:VolumeShow',
+    'volume create': 'migrator.cli.volume:VolumeCreate',
+    'volume extend': 'migrator.cli.volume:VolumeExtend',
+    'volume delete': 'migrator.cli.volume:VolumeDelete',
+    'volume attach': 'migrator.cli.volume:VolumeAttach',
+    'volume detach': 'migrator.cli.volume:VolumeDetach',
+    'volume migrate': 'migrator.cli.volume_migrate:VolumeMigrate',
 }
 
 

@@ -5,13 +5,15 @@ from migrator.cli.migration import pages
 LIST = (
     output.Column('id', 'ID'),
     output.Column('host', 'Host'),
-    output.Column('instance_name', 'Instance', of=output.guest),
+    output.Column('instance_name', 'About', of=output.guest),
     output.Column('action', 'Cleanup'),
     output.Column('state', 'State'),
 )
 ALL = (
     *LIST[:3],
     output.Column('instance_uuid', 'Instance UUID'),
+    output.Column('volume_id', 'Volume ID'),
+    output.Column('agent', 'Agent'),
     output.Column('migration_id', 'Migration'),
     *LIST[3:],
     output.Column('created_at', 'Since', output.moment),

@@ -49,34 +49,45 @@ REASON_WIDTH = 34
 
 KIND = Column('kind', 'Kind', output.kind)
 INSTANCE = Column('instance_name', 'Instance', of=output.guest)
+ABOUT = Column('instance_name', 'About', of=output.guest)
+VOLUME = Column('volume_name', 'Volume', of=output.guest)
+FROM = Column('source_host', 'From', of=lambda view: output.ends(view)[0])
+TO = Column('destination_host', 'To', of=lambda view: output.ends(view)[1])
 
 #: All columns of a list; KIND comes second where kinds are mixed. What a table of 120 characters has no room for is there with --long.
 LONG = (
     Column('id', 'ID'),
     INSTANCE,
-    Column('source_host', 'From'),
-    Column('destination_host', 'To'),
+    FROM,
+    TO,
     Column('status', 'Status'),
     Column('progress', 'Progress', output.share, of=output.progress),
     Column('reason', 'Reason', of=_why),
     Column('created_at', 'Created', output.moment),
 )
-LONG_KINDS = (LONG[0], KIND, *LONG[1:])
+LONG_KINDS = (LONG[0], KIND, ABOUT, *LONG[2:])
+LONG_VOLUMES = (LONG[0], VOLUME, *LONG[2:])
 LIST = LONG[:6]
+#: Names of pools are long: where it came from is there with --long.
+LIST_VOLUMES = (LONG[0], VOLUME, *LONG[3:6])
 LIST_KINDS = LONG_KINDS[:6]
 DEBTS = Column('debts', 'Debts', of=lambda view: len(view['debts']))
 #: What needs attention: why, and how many cleanups are owed, rather than from where to where.
-ATTENTION = (LONG[0], INSTANCE, LONG[4], DEBTS, Column('reason', 'Reason', _folded, of=_why))
+ATTENTION = (LONG[0], ABOUT, LONG[4], DEBTS, Column('reason', 'Reason', _folded, of=_why))
 LONG_ATTENTION = (*LONG_KINDS, DEBTS)
 
 SHOW = (
     Column('id', 'ID'),
     KIND,
-    INSTANCE,
+    Column('instance_name', 'Instance', of=lambda view: view['instance_name'] or view['instance_uuid']),
     Column('instance_uuid', 'Instance UUID'),
-    Column('source_host', 'From'),
-    Column('destination_host', 'To'),
-    Column('status', 'Status', output.status),
+    Column('volume_name', 'Volume'),
+    Column('volume_id', 'Volume ID'),
+    FROM,
+    TO,
+    Column('way', 'Way'),
+    Column('why', 'Way taken because'),
+    Column('status', 'Status', told=output.status),
     Column('progress', 'Progress', output.share, of=output.progress),
     Column('step', 'Step'),
     Column('direction', 'Direction'),

@@ -30,28 +30,31 @@ def migration_id(text):
 class MigrationList(base.ListCommand):
     """List migrations, newest first.
 
-    Without --all-kinds only live migrations; --needs-attention lists work of every kind that needs an operator or owes a cleanup.
+    Without --volumes or --all-kinds only live migrations; --needs-attention lists work of every kind that needs an operator or owes a
+    cleanup.
     """
 
     def add_arguments(self, parser):
         """Say which ones."""
         parser.add_argument('--needs-attention', action='store_true', help='only what needs an operator or owes a cleanup; any kind')
         parser.add_argument('--instance', type=arguments.instance, metavar='INSTANCE', help='only of this instance, by uuid or name')
+        parser.add_argument('--volume', type=arguments.instance, metavar='VOLUME', help='only of this volume, by id or name')
+        parser.add_argument('--volumes', action='store_true', help='migrations of volumes, not of instances')
         parser.add_argument('--host', type=arguments.host, help='only from or to this host')
         parser.add_argument('--status', type=status, help=f'only in this status: {", ".join(Status)}')
-        parser.add_argument('--all-kinds', action='store_true', help='also creating, starting, stopping and deleting instances')
+        parser.add_argument('--all-kinds', action='store_true', help='also all other work on instances and volumes')
         parser.add_argument('--limit', type=int, default=100, metavar='N', help='how many at most; default: 100')
 
     def ask(self, parsed):
         """Ask for as many pages as it takes."""
         if parsed.limit < 1:
             raise exceptions.InvalidRequest(f'--limit must be 1 or more, not {parsed.limit}')
-        filters = {name: getattr(parsed, name) for name in ('instance', 'host', 'status') if getattr(parsed, name)}
+        filters = {name: getattr(parsed, name) for name in ('instance', 'volume', 'host', 'status') if getattr(parsed, name)}
         if parsed.needs_attention:
             filters['needs_attention'] = True
             self.nothing = 'nothing needs attention'
         elif not parsed.all_kinds:
-            filters['kind'] = 'live_migration'
+            filters['kind'] = 'volume_migration' if parsed.volumes or parsed.volume else 'live_migration'
         return pages(lambda limit, marker: self.api.list(filters, limit, marker), 'id', parsed.limit)
 
     columns = fields.LIST
@@ -63,6 +66,8 @@ class MigrationList(base.ListCommand):
             self.columns, self.long = fields.ATTENTION, fields.LONG_ATTENTION
         elif parsed.all_kinds:
             self.columns, self.long = fields.LIST_KINDS, fields.LONG_KINDS
+        elif parsed.volumes or parsed.volume:
+            self.columns, self.long = fields.LIST_VOLUMES, fields.LONG_VOLUMES
         return super().shown(parsed)
 
 

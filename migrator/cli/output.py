@@ -24,9 +24,17 @@ STATUS_WORDS = {
     Status.CANCELLED: 'cancelled',
 }
 
+#: The same where a volume is moved and that is something else.
+VOLUME_STATUS_WORDS = {Status.FINISHING: 'the volume is at the destination; what is left of the work is done'}
+
+#: Kinds of work that move something.
+MIGRATIONS = ('live_migration', 'volume_migration')
+
 #: What the kinds of work are called.
 KIND_WORDS = {'live_migration': 'live migration', 'instance_create': 'create and start', 'instance_define': 'create',
-              'instance_start': 'start', 'instance_stop': 'stop', 'instance_delete': 'delete'}
+              'instance_start': 'start', 'instance_stop': 'stop', 'instance_delete': 'delete',
+              'volume_migration': 'volume migration', 'volume_create': 'create volume', 'volume_extend': 'extend volume',
+              'volume_delete': 'delete volume', 'volume_attach': 'attach volume', 'volume_detach': 'detach volume'}
 
 
 def plain(text):
@@ -80,10 +88,21 @@ def yes(flag):
     return 'yes' if flag else 'no'
 
 
-def status(value):
-    """Write a status with what it means."""
-    words = STATUS_WORDS.get(value, '')
-    return plain(value) if words in ('', value) else f'{value}: {words}'
+def of_volume(view):
+    """Tell whether it is a volume that moves."""
+    return view.get('kind') == 'volume_migration'
+
+
+def status_words(view):
+    """Say what the status of a migration means."""
+    words = VOLUME_STATUS_WORDS if of_volume(view) else {}
+    return words.get(view['status']) or STATUS_WORDS.get(view['status'], '')
+
+
+def status(view):
+    """Write the status of a migration with what it means."""
+    words = status_words(view)
+    return plain(view['status']) if words in ('', view['status']) else f'{view["status"]}: {words}'
 
 
 def kind(value):
@@ -96,6 +115,21 @@ def hypervisor(number):
     return f'{number // 1_000_000}.{number // 1_000 % 1_000}.{number % 1_000}' if number else ''
 
 
+def job(view):
+    """Give the figures of a migration's job under the names that a guest's has: a volume is a disk."""
+    told = view['progress'] or {}
+    if 'total' not in told:
+        return told
+    left = max(0, told['total'] - told.get('done', 0))
+    return {'active': told.get('active', False), 'disk_total': told['total'], 'disk_processed': told.get('done', 0), 'disk_remaining': left,
+            'rate': told.get('rate', 0)}
+
+
+def copies(view):
+    """Tell whether data is on its way: a volume may be in use at its destination meanwhile."""
+    return view['status'] == Status.RUNNING or (of_volume(view) and view['status'] == Status.FINISHING)
+
+
 def percent(view):
     """Tell how much of memory and disks is over, in whole percent, from a migration's view; None when nothing is known.
 
@@ -103,17 +137,17 @@ def percent(view):
     """
     if view['status'] == Status.COMPLETED:
         return 100
-    job = view['progress']
-    total = job.get('memory_total', 0) + job.get('disk_total', 0)
+    found = job(view)
+    total = found.get('memory_total', 0) + found.get('disk_total', 0)
     if not total:
         return None
-    left = job.get('memory_remaining', 0) + job.get('disk_remaining', 0)
+    left = found.get('memory_remaining', 0) + found.get('disk_remaining', 0)
     return max(0, min(100, 100 * (total - left) // total))
 
 
 def progress(view):
-    """Give the percentage of a live migration that is under way; '' where there is none."""
-    share = percent(view) if view['kind'] == 'live_migration' and not Status(view['status']).terminal else None
+    """Give the percentage of a migration that is under way; '' where there is none."""
+    share = percent(view) if view['kind'] in MIGRATIONS and not Status(view['status']).terminal else None
     return '' if share is None else share
 
 
@@ -156,8 +190,21 @@ class Column:
 
 
 def guest(view):
-    """Name the instance of a migration for people: by name, or by uuid if it has none."""
-    return view['instance_name'] or view['instance_uuid']
+    """Name what a migration is about for people: the instance, the volume, or the one with the other."""
+    instance = view['instance_name'] or view['instance_uuid']
+    volume = view.get('volume_name') or view.get('volume_id')
+    return f'{volume} with {instance}' if volume and instance else volume or instance
+
+
+def where(view, arrow):
+    """Write from where to where."""
+    here, there = ends(view)
+    return here + (f' {arrow} {there}' if there else '')
+
+
+def ends(view):
+    """Give from where and to where: hosts, or the pools of a volume that moves."""
+    return view.get('from') or view['source_host'], view.get('to') or view['destination_host']
 
 
 def timeline(events):

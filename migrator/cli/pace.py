@@ -10,21 +10,21 @@ WINDOW_MS = 5000
 
 def words_of(view):
     """Say in words where a migration stands."""
-    status, job = Status(view['status']), view['progress']
-    if status is Status.RUNNING and job.get('active'):
+    job = output.job(view)
+    if output.copies(view) and job.get('active'):
         if job.get('disk_remaining'):
-            return 'copying the disk'
+            return 'copying' if output.of_volume(view) else 'copying the disk'
         if job.get('memory_processed') or job.get('iteration', 0) > 1:
             return f'copying memory, round {max(1, job.get("iteration", 0))}'
         return 'copying'
-    return output.STATUS_WORDS[status]
+    return output.status_words(view)
 
 
 def share_of(view, what):
     """Give (bytes copied, bytes in all) of a migration's 'memory' or 'disk', (0, 0) while nothing is known."""
-    job = view['progress'] or {}
+    job = output.job(view)
     total = job.get(f'{what}_total', 0)
-    if view['status'] in (Status.FINISHING, Status.COMPLETED):
+    if view['status'] in (Status.FINISHING, Status.COMPLETED) and not output.copies(view):
         return total, total
     return max(0, total - job.get(f'{what}_remaining', 0)), total
 
@@ -71,8 +71,8 @@ class Pace:
 
     def words(self, view):
         """Take a view; give what is known in words: per cent, rate, what remains, time left, and what the guest writes meanwhile."""
-        job, percent = view['progress'], output.percent(view)
-        rate = self._rate.update(job)
+        job, percent = output.job(view), output.percent(view)
+        rate = job.get('rate') or self._rate.update(job)
         if percent is None or not job.get('active', True):
             return []
         left = job.get('memory_remaining', 0) + job.get('disk_remaining', 0)

@@ -30,7 +30,7 @@ class Bars:
         """Draw one migration."""
         status = Status(view['status'])
         job = view['progress']
-        where = view['source_host'] + (f' → {view["destination_host"]}' if view['destination_host'] else '')
+        where = output.where(view, '→')
         yield Text(f'{output.plain(output.guest(view))}  {where}  {output.kind(view["kind"])}', style='bold')
         doing = pace.words_of(view)
         yield Text(f'  {status.value}' + ('' if doing == status.value else f': {doing}'), style=STYLES.get(status, ''))

@@ -66,7 +66,7 @@ class Lines:
     def update(self, views):
         """Take news of all."""
         for view in views:
-            share = output.percent(view) if view['status'] == Status.RUNNING else None
+            share = output.percent(view) if output.copies(view) else None
             figures = self._paces.setdefault(view['id'], pace.Pace()).words(view) if share is not None else []
             doing = pace.words_of(view).partition(',')[0]       # without the round: there may be hundreds
             news = (view['status'], view['step'], view['reason'], doing, None if share is None else share // STEP)
@@ -78,7 +78,7 @@ class Lines:
 
 def line(view, figures):
     """Write where a migration stands as one line. figures: what is known of its copying, in words."""
-    where = view['source_host'] + (f' -> {view["destination_host"]}' if view['destination_host'] else '')
+    where = output.where(view, '->')
     status = Status(view['status'])
     doing = [pace.words_of(view)] if figures and view['progress'].get('active') else []
     why = view['error'] if status.terminal and view['error'] else view['reason']

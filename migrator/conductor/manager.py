@@ -69,9 +69,10 @@ class UserEndpoint:
     @server.exposed(contract.CONDUCTOR)
     def list(self, context, filters, limit, marker):
         """Migrations, newest first."""
-        filters = checked_filters(filters, ('instance', 'host', 'status', 'kind', 'needs_attention'))
+        filters = checked_filters(filters, ('instance', 'volume', 'host', 'status', 'kind', 'needs_attention'))
         one_of(filters, 'status', Status)
-        one_of(filters, 'kind', WORKFLOWS)
+        for kind in filters['kind'] if isinstance(filters.get('kind'), list) else [filters['kind']] if 'kind' in filters else ():
+            one_of({'kind': kind}, 'kind', WORKFLOWS)
         limit, marker = page(limit, marker)
         return self.database.run(lambda tx: views.list_migrations(tx, filters, limit, marker) or views.nothing_of(tx, filters))
 
@@ -306,8 +307,11 @@ def checked_filters(filters, allowed):
     if not isinstance(filters, dict) or not set(filters) <= set(allowed):
         raise exceptions.InvalidRequest(f'filters may have {", ".join(allowed)}')
     for name, value in filters.items():
-        if value is not None:
-            flag(value, name) if name == 'needs_attention' else text(value, name)
+        if name == 'needs_attention' and value is not None:
+            flag(value, name)
+        elif value is not None:     # of kinds there may be several
+            for word in value if name == 'kind' and isinstance(value, list) else [value]:
+                text(word, name)
     return {k: v for k, v in filters.items() if v}
 
 

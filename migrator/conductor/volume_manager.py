@@ -1,8 +1,8 @@
 """The conductor's faces on the bus that are about arrays and volumes: what users ask, and what volume agents tell."""
 from migrator import exceptions
-from migrator.conductor import later, places
+from migrator.conductor import later, places, ways
 from migrator.conductor.db import backends, views, volume_views, volumes
-from migrator.conductor.manager import checked_filters, flag, number, one_of, page, request_key, text
+from migrator.conductor.manager import checked_filters, flag, number, one_of, page, request_key, text, uuid
 from migrator.rpc import contract, facts, server, volume_facts
 from migrator.states import VolumeState
 
@@ -61,7 +61,8 @@ class VolumeEndpoint:
 
         def read(tx):
             row = volumes.get(tx, volume)
-            return volume_views.volume_view(row, volumes.attachments(tx, [row.id]))
+            last = volumes.last_migration(tx, row.id)
+            return {**volume_views.volume_view(row, volumes.attachments(tx, [row.id])), 'migration': volume_views.last_migration(last)}
         return self.database.run(read)
 
     @server.exposed(contract.CONDUCTOR)
@@ -103,6 +104,14 @@ class VolumeEndpoint:
             return self.database.run(lambda tx: self._dry_run(tx, volume, destination, options))
         return self._accepted(self.requests.migrate(context, volume, destination, options, request_key(request_id)))
 
+    @server.exposed(contract.CONDUCTOR)
+    def set_bandwidth(self, context, migration, bytes_per_second):
+        """Change the limit of a copy, of one that runs at once."""
+        migration = uuid(migration, 'migration')
+        number(bytes_per_second, 'bytes_per_second', 0, volume_facts.MAX_BYTES)
+        self.requests.set_bandwidth(context, migration, bytes_per_second)
+        return self.database.run(lambda tx: views.show_migration(tx, migration))
+
     def _dry_run(self, tx, volume, destination, options):
         """Tell what would be tried, as far as the catalogue can tell."""
         row, place, pool = self.requests.may_move(tx, volume, destination, options)
@@ -110,7 +119,7 @@ class VolumeEndpoint:
         return {'dry_run': True, 'possible': True, 'reasons': [], 'volume_id': row.id, 'volume_name': row.name,
                 'from': places.name_of(row.host, row.backend, row.pool),
                 'to': places.name_of(place.agent.host, place.backend.name, pool.name),
-                'size': row.size, 'type': options['new_type'] or row.type, 'ways': ways(here, place, options)}
+                'size': row.size, 'type': options['new_type'] or row.type, 'ways': ways.planned(here.name, place.name, options)}
 
     def _accepted(self, asked):
         """Answer at once and go on in another thread."""
@@ -185,11 +194,3 @@ def migrate_options(options):
             'new_type': volume_type(options.get('new_type', '')), 'verification': options.get('verification', 'sampled'),
             'bandwidth': number(options.get('bandwidth', 0), 'bandwidth', 0, volume_facts.MAX_BYTES)}
 
-
-def ways(here, there, options):
-    """Say which ways a migration would be tried in, in their order. here, there: db.backends.Place. Pure."""
-    if options['force_host_copy']:
-        return ['host copy, for it was asked for']
-    if options['new_type']:
-        return ['host copy, for no driver changes the type']
-    return [f'the source array {here.name} is asked to move it', f'the target array {there.name} is asked to take it over', 'host copy']

@@ -4,7 +4,8 @@ import uuid
 
 from migrator import exceptions
 from migrator.conductor import placement, places
-from migrator.conductor.db import backends, catalogue, debts, hosts, volumes
+from migrator.conductor.db import backends, catalogue, debts, hosts, ledger, volumes
+from migrator.conductor.engine import until_stored
 from migrator.conductor.intake import Order, Wanted, refuse_locked
 from migrator.conductor.volume_agents import new_plan
 from migrator.conductor.volume_work import lun_of
@@ -114,6 +115,29 @@ class VolumeRequests:
             return dataclasses.replace(order, plan=lambda migration: facts.to_wire(new_plan(migration, row, *where, options)))
         return self.intake.ask(context, request_id, prepare, Wanted(VOLUME_MIGRATION.kind, volume, arguments={
             'asked': destination, 'options': options}))
+
+    def set_bandwidth(self, context, migration_id, bytes_per_second):
+        """Limit a copy: those that begin from now on by the plan, and one that runs by its agent. 0 is no limit. Repeatable.
+
+        Raises MigrationNotFound, NotPossible for other work, TooLate, and what the agent's silence leads to; the plan is changed then.
+        """
+        host = self._plan_bandwidth(context, migration_id, bytes_per_second)
+        self.intake.engine.agents.api(AgentKind.VOLUME).set_copy_rate(context, host, migration_id, bytes_per_second)
+
+    @until_stored
+    def _plan_bandwidth(self, context, migration_id, bytes_per_second):
+        def write(tx):
+            record = ledger.load(tx, migration_id)
+            if record.row.kind != VOLUME_MIGRATION.kind:
+                raise exceptions.NotPossible(f'{migration_id} is a {record.row.kind}, which copies no volume')
+            if record.cursor.status.terminal:
+                raise exceptions.TooLate(f'the migration has ended already: {record.cursor.status.value} (migration {migration_id})')
+            ledger.change_plan(tx, record, {**record.row.plan, 'bandwidth': bytes_per_second})
+            limit = f'{placement.words(bytes_per_second)} a second' if bytes_per_second else 'none'
+            ledger.note(tx, migration_id, record.now, record.cursor, 'set_bandwidth', f'limit of the copy: {limit}', context.user,
+                        context.request_id)
+            return record.row.destination_host
+        return self.database.run(write)
 
     # --- the rules ---
 

@@ -21,7 +21,7 @@ class ConductorAPI:
 
     Version history:
 
-    * 1.0 - the first release: migrations, recover, audit, debts, hosts, instances.
+    * 1.0 - the first release: migrations, recover, audit, debts, hosts, instances, backends, volumes.
 
     Every method raises the conductor's errors by class (`migrator.exceptions`), and Unavailable if no conductor answers.
     Reads may be repeated at will. What changes something takes a request_id, and a repetition with the same one returns what the first
@@ -60,9 +60,11 @@ class ConductorAPI:
         return self._call('show', migration=migration)
 
     def list(self, filters=None, limit=100, marker=None):
-        """List migrations, newest first. filters: instance, host, status, kind, needs_attention. marker: id of the last one seen.
+        """List migrations, newest first. marker: id of the last one seen.
 
-        HostNotFound and InstanceNotFound, if the list is empty because there is no such host, or never was such an instance.
+        filters: instance, volume, host, status, kind (one or a list), needs_attention.
+
+        HostNotFound, InstanceNotFound and VolumeNotFound, if the list is empty because what is named was never there.
         """
         return self._call('list', filters=filters or {}, limit=limit, marker=marker)
 
@@ -204,6 +206,13 @@ class ConductorAPI:
     def volume_detach(self, volume, instance, request_id=None):
         """Have a volume taken from an instance. Returns a migration of kind volume_detach."""
         return self._change('volume_detach', request_id, volume=volume, instance=instance)
+
+    def set_bandwidth(self, migration, bytes_per_second):
+        """Change the bandwidth limit of a volume's host copy, of one that runs at once; 0 is no limit. Returns the migration. Repeatable.
+
+        NotPossible for work that copies no volume, TooLate for a migration that has ended.
+        """
+        return self._call('set_bandwidth', migration=migration, bytes_per_second=bytes_per_second)
 
     def volume_migrate(self, volume, destination, request_id=None, options=None):
         """Ask for the migration of a volume to `destination` (host@backend#pool, or host@backend). Returns the migration.

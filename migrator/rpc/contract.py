@@ -27,7 +27,7 @@ MAX_PAYLOAD = 1 << 20
 COMPUTE_VERSION = '1.1'
 #: 1.0 - the first release: volumes and their migration (seed 001), locate, operations, audit.
 VOLUME_VERSION = '1.0'
-#: 1.0 - the first release: migrations, recover, audit, debts, hosts, instances (namespace None).
+#: 1.0 - the first release: migrations, recover, audit, debts, hosts, instances, backends, volumes (namespace None).
 CONDUCTOR_VERSION = '1.0'
 #: 1.0 - the first release: operation_finished, heartbeat, volume_heartbeat (namespace `agent`), what agents tell the conductor.
 AGENT_NAMESPACE = 'agent'
@@ -171,5 +171,6 @@ CONDUCTOR = {m.name: m for m in (
     Method('volume_extend', Kind.CALL, 30, ('volume', 'size', 'request_id'), 'make a volume larger'),
     Method('volume_attach', Kind.CALL, 30, ('volume', 'instance', 'options', 'request_id'), 'give an instance a volume'),
     Method('volume_detach', Kind.CALL, 30, ('volume', 'instance', 'request_id'), 'take a volume from an instance'),
+    Method('set_bandwidth', Kind.CALL, 30, ('migration', 'bytes_per_second'), "limit a volume's copy, while it runs too; 0 is no limit"),
     Method('volume_migrate', Kind.CALL, 30, ('volume', 'destination', 'request_id', 'options'), 'move a volume to another pool'),
 )}

@@ -143,6 +143,18 @@ def store(tx, record, cursor, reason, wake_at, **values):
     return dataclasses.replace(record, row=types.SimpleNamespace(**{**known, **values}), cursor=cursor, policy=policy)
 
 
+def change_plan(tx, record, plan):
+    """Give the later steps of a workflow another plan, by the same compare-and-swap as `store`, which is then overtaken. One statement.
+
+    plan: as plain values. Raises EpochConflict.
+    """
+    row = record.row
+    done = tx.execute(sa.update(migration).where(migration.c.id == row.id, migration.c.epoch == row.epoch).values(
+        plan=plan, epoch=row.epoch + 1, updated_at=record.now))
+    if done.rowcount != 1:
+        raise EpochConflict(row.id)
+
+
 def insert(tx, values):
     """Write a new migration. One statement. Raises DBDuplicateEntry for a request_id that exists."""
     tx.execute(sa.insert(migration).values(**values))

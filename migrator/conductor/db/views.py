@@ -4,10 +4,11 @@ import datetime
 import sqlalchemy as sa
 
 from migrator import exceptions
+from migrator.conductor import places, ways
 from migrator.conductor.db import attestations, debts, hosts, ledger
 from migrator.conductor.db.database import now_ms
-from migrator.conductor.db.tables import OPEN_DEBT, debt, instance, migration
-from migrator.states import Status
+from migrator.conductor.db.tables import OPEN_DEBT, debt, instance, migration, volume
+from migrator.states import AgentKind, Status
 
 
 def moment(ms):
@@ -22,6 +23,7 @@ def migration_view(row, owed=(), events=None, attested=None):
     view = {name: getattr(row, name) for name in (
         'id', 'kind', 'resource', 'instance_uuid', 'instance_name', 'volume_id', 'volume_name', 'source_host', 'destination_host',
         'status', 'step', 'attempt', 'direction', 'reason', 'error', 'no_return', 'progress', 'request_id', 'user')}
+    view.update(ends(row))
     if Status(row.status).terminal and row.progress:
         view['progress'] = {**row.progress, 'active': False}
     view.update(abort_requested=bool(row.abort), needs_attention=row.status == Status.NEEDS_OPERATOR.value or bool(owed),
@@ -37,6 +39,16 @@ def migration_view(row, owed=(), events=None, attested=None):
         view['events'] = [{'at': moment(e.at), 'status': e.status, 'step': e.step, 'what': e.what, 'reason': e.reason, 'user': e.user,
                            'request_id': e.request_id} for e in events]
     return view
+
+
+def ends(row):
+    """From where to where: hosts for a guest, pools for a volume that moves; and which way that took, and why."""
+    if row.kind != 'volume_migration' or not row.plan:
+        return {'from': row.source_host, 'to': row.destination_host}
+    here, there = row.plan['source'], row.plan['target']
+    return {'from': places.name_of(here['host'], here['backend'], here['pool']),
+            'to': places.name_of(there['host'], there['backend'], there['pool']),
+            **ways.taken(row.request.get('options', {}), row.facts)}
 
 
 def silent_seconds(row):
@@ -62,9 +74,13 @@ def list_migrations(tx, filters, limit, marker):
         query = query.where(sa.or_(migration.c.instance_uuid == filters['instance'], migration.c.instance_name == filters['instance']))
     if filters.get('host'):
         query = query.where(sa.or_(migration.c.source_host == filters['host'], migration.c.destination_host == filters['host']))
-    for name in ('status', 'kind'):
-        if filters.get(name):
-            query = query.where(migration.c[name] == filters[name])
+    if filters.get('volume'):
+        query = query.where(sa.or_(migration.c.volume_id == filters['volume'], migration.c.volume_name == filters['volume']))
+    if filters.get('status'):
+        query = query.where(migration.c.status == filters['status'])
+    if filters.get('kind'):
+        kinds = filters['kind']
+        query = query.where(migration.c.kind.in_([kinds] if isinstance(kinds, str) else kinds))
     if filters.get('needs_attention'):
         owing = sa.select(debt.c.migration_id).where(OPEN_DEBT)
         query = query.where(sa.or_(migration.c.status == Status.NEEDS_OPERATOR.value, migration.c.id.in_(owing)))
@@ -82,26 +98,30 @@ def list_migrations(tx, filters, limit, marker):
 
 
 def nothing_of(tx, filters):
-    """Give the empty list for filters that match nothing, unless the host or the instance that they name has never been known.
+    """Give the empty list for filters that match nothing, unless the host, the instance or the volume that they name was never known.
 
-    A guest that was deleted is known by its migrations. An empty list for a name that is mistyped would read like an answer. Up to
-    three statements. Raises HostNotFound and InstanceNotFound.
+    What was deleted is known by its migrations. An empty list for a name that is mistyped would read like an answer. Up to
+    six statements. Raises HostNotFound, InstanceNotFound and VolumeNotFound.
     """
-    host, guest = filters.get('host'), filters.get('instance')
-    if host and not hosts.listing(tx, host):
+    host, guest, known = filters.get('host'), filters.get('instance'), filters.get('volume')
+    if host and not (hosts.listing(tx, host) or hosts.listing(tx, host, AgentKind.VOLUME)):
         raise exceptions.HostNotFound(f'there is no host {host}')
-    for table, uuid, name in ((instance, instance.c.uuid, instance.c.name),
-                              (migration, migration.c.instance_uuid, migration.c.instance_name)) if guest else ():
-        if tx.execute(sa.select(uuid).select_from(table).where(sa.or_(uuid == guest, name == guest)).limit(1)).first():
-            return []
-    if guest:
+    if guest and not _ever(tx, guest, (instance.c.uuid, instance.c.name), (migration.c.instance_uuid, migration.c.instance_name)):
         raise exceptions.InstanceNotFound(f'there is no instance {guest}')
+    if known and not _ever(tx, known, (volume.c.id, volume.c.name), (migration.c.volume_id, migration.c.volume_name)):
+        raise exceptions.VolumeNotFound(f'there is no volume {known}')
     return []
+
+
+def _ever(tx, wanted, *columns):
+    """Tell whether one of the tables has it by its identity or its name. columns: pairs of these."""
+    return any(tx.execute(sa.select(key).where(sa.or_(key == wanted, name == wanted)).limit(1)).first() for key, name in columns)
 
 
 def debt_view(row):
     """One debt. row: as debts.listing reads it."""
-    return {'id': row.id, 'host': row.host, 'instance_uuid': row.instance_uuid, 'instance_name': row.instance_name,
+    return {'id': row.id, 'host': row.host, 'agent': row.agent, 'instance_uuid': row.instance_uuid, 'instance_name': row.instance_name,
+            'volume_id': row.volume_id, 'volume_name': row.volume_name,
             'migration_id': row.migration_id, 'action': row.action, 'reason': row.reason, 'refused': bool(row.refused),
             'state': 'written off' if row.written_off_at else 'refused' if row.refused else 'open',
             'attempts': row.attempt, 'created_at': moment(row.created_at), 'written_off_at': moment(row.written_off_at),

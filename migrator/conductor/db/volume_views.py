@@ -1,6 +1,6 @@
 """What callers see of arrays and volumes; the shapes are part of the API (doc/source/api.rst)."""
 from migrator.conductor import places
-from migrator.conductor.db.views import is_up, moment
+from migrator.conductor.db.views import ends, is_up, moment
 
 
 def backend_view(place, counted, down_after):
@@ -37,3 +37,8 @@ def attachment_view(row):
     return {'id': row.id, 'instance_uuid': row.instance_uuid, 'instance_name': row.instance_name or '',
             'host': row.instance_host or row.host, 'target': row.target, 'read_only': bool(row.read_only), 'status': row.status,
             'uri': row.connection.get('uri', ''), 'created_at': moment(row.created_at)}
+
+
+def last_migration(row):
+    """The last migration of a volume in short: how it stands, from where to where, which way it took and why. {} if there was none."""
+    return {'id': row.id, 'status': row.status, 'reason': row.reason, 'progress': row.progress, **ends(row)} if row is not None else {}

@@ -111,6 +111,12 @@ def let_attach(tx, volume_id, migration_id):
                .values(mode=ATTACHABLE))
 
 
+def last_migration(tx, volume_id):
+    """Read the last migration of a volume, None if there was none. One statement."""
+    return tx.execute(sa.select(migration).where(migration.c.volume_id == volume_id, migration.c.kind == 'volume_migration')
+                      .order_by(migration.c.created_at.desc(), migration.c.id.desc()).limit(1)).first()
+
+
 # --- attachments ---
 
 def attachments(tx, volume_ids):

@@ -151,7 +151,7 @@ class MigrationTest(CommandCase):
         lines = self.run_cli('migration', 'list', '--needs-attention', list=[owing]).out.splitlines()
         self.assertLessEqual(max(map(len, lines)), 120, lines)
         cells = [[cell.strip() for cell in line.split('|')[1:-1]] for line in lines if line.startswith('|')]
-        self.assertEqual(['ID', 'Instance', 'Status', 'Debts', 'Reason'], cells[0])
+        self.assertEqual(['ID', 'About', 'Status', 'Debts', 'Reason'], cells[0])
         self.assertEqual([MIGRATION, 'database-0123', 'needs_operator', '2'], cells[1][:4])
         self.assertEqual(reason, ' '.join(row[4] for row in cells[1:]))
         [row] = csv.DictReader(self.run_cli('migration', 'list', '--needs-attention', '-f', 'csv', list=[owing]).out.splitlines())

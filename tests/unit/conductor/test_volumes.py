@@ -1,6 +1,7 @@
 """Volumes as their users have them, on simulated arrays and hosts: made, attached, detached, grown, deleted; and what is refused, with
 nothing changed."""
 from migrator import exceptions
+from migrator.conductor.db import ledger
 from tests import base
 from tests.simulated import Cloud, wait_for
 
@@ -263,5 +264,39 @@ class MigrateTest(VolumeCase):
         self.assertEqual((True, 'alpha@gold#fast', 'beta@silver#slow'), tuple(found[name] for name in ('possible', 'from', 'to')))
         self.assertEqual(['source', 'target', 'host'], [way.removeprefix('the ').split()[0] for way in found['ways']])
         forced = self.api.volume_migrate('data', 'beta@silver', options={'dry_run': True, 'force_host_copy': True})
-        self.assertEqual(['host copy, for it was asked for'], forced['ways'])
+        self.assertEqual(['host copy: a host copy was asked for'], forced['ways'])
         self.assertEqual(before, self.api.list())
+
+    def test_show_tells_which_way_was_taken_and_why(self):
+        """Given arrays that take volumes over, then the volume and the migration tell of that way; and if a copy was asked for, of that."""
+        self.make()
+        taken = self.cloud.wait(self.api.volume_migrate('data', 'beta@silver'), 'completed')
+        self.assertEqual(('target driver, data follows', 'the source array does not move it by itself'), (taken['way'], taken['why']))
+        copied = self.cloud.wait(self.api.volume_migrate('data', 'alpha@gold', options={'force_host_copy': True}), 'completed')
+        self.assertEqual(('host copy', 'a host copy was asked for'), (copied['way'], copied['why']))
+        last = self.api.volume_show('data')['migration']
+        self.assertEqual((copied['id'], 'completed', 'host copy', 'beta@silver', 'alpha@gold'), (
+            last['id'], last['status'], last['way'], last['from'].partition('#')[0], last['to'].partition('#')[0]))
+        listed = self.api.list({'volume': 'data', 'kind': ['volume_migration', 'live_migration']})
+        self.assertEqual([copied['id'], taken['id']], [view['id'] for view in listed])
+        self.assertRaises(exceptions.VolumeNotFound, self.api.list, {'volume': 'nothing'})
+        self.assertRaises(exceptions.InvalidRequest, self.api.list, {'kind': ['volume_migration', 'nothing']})
+
+    def test_the_rate_of_a_copy_is_changed_while_it_waits_and_while_it_runs(self):
+        """Given a copy whose destination is just being made, when its limit is changed, then the copy has that limit."""
+        self.make()
+        self.world.inject('beta@silver', 'create', 'hang')
+        work = self.api.volume_migrate('data', 'beta@silver', options={'force_host_copy': True, 'bandwidth': MIB})
+        wait_for(lambda: self.api.show(work['id'])['step'] == 'create_target_volume', 'the copy being made')
+        view = self.api.set_bandwidth(work['id'], 7 * MIB)
+        self.assertIn('limit of the copy: 7.0 MiB a second', [e['reason'] for e in view['events'] if e['what'] == 'set_bandwidth'])
+        self.world.release()
+        self.cloud.wait(work, 'completed')
+        self.assertEqual(7 * MIB, self.plan(work['id'])['bandwidth'])
+        self.assertRaises(exceptions.TooLate, self.api.set_bandwidth, work['id'], 0)
+        other = self.api.volume_extend('data', 8 * MIB)
+        self.assertRaises(exceptions.NotPossible, self.api.set_bandwidth, other['id'], 0)
+
+    def plan(self, migration):
+        """What its steps were given."""
+        return self.cloud.database.run(lambda tx: ledger.load(tx, migration)).row.plan

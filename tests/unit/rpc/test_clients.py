@@ -191,6 +191,7 @@ class ConductorAPITest(testtools.TestCase):
         self.api.volume_attach('data', 'web')
         self.api.volume_detach('data', 'web')
         self.api.volume_migrate('data', 'b@gold')
+        self.api.set_bandwidth('m', 1 << 20)
         self.assertEqual(set(contract.CONDUCTOR), {name for name, _ in self.calls})
 
     def test_a_change_has_a_request_id_of_its_own_or_the_callers(self):
