@@ -66,7 +66,7 @@ class Cluster(fixtures.Fixture):
         conf([], project='migrator', default_config_files=[], default_config_dirs=[])
         self.api = ConductorAPI(conf, transport.get_transport(conf, self.transport_url), 'tester')
         self.addCleanup(self.api.close)
-        self.wait_for(lambda: len([h for h in self.api.hosts() if h['state'] == 'up']) == len(self.hosts), 'all hosts up')
+        self.wait_for(lambda: set(self.hosts) <= {h['name'] for h in self.api.hosts() if h['state'] == 'up'}, 'all hosts up')
         wanted = {f'{host}@{backend}' for host, backends in self.volume_hosts.items() for backend in backends}
         if wanted:
             self.wait_for(lambda: wanted <= {b['name'] for b in self.api.backends() if b['state'] == 'up'}, 'all arrays up')

@@ -34,7 +34,8 @@ MIGRATIONS = ('live_migration', 'volume_migration')
 KIND_WORDS = {'live_migration': 'live migration', 'instance_create': 'create and start', 'instance_define': 'create',
               'instance_start': 'start', 'instance_stop': 'stop', 'instance_delete': 'delete',
               'volume_migration': 'volume migration', 'volume_create': 'create volume', 'volume_extend': 'extend volume',
-              'volume_delete': 'delete volume', 'volume_attach': 'attach volume', 'volume_detach': 'detach volume'}
+              'volume_delete': 'delete volume', 'volume_attach': 'attach volume', 'volume_detach': 'detach volume',
+              'volume_cut_off': 'cut off volume'}
 
 
 def plain(text):

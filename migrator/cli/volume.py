@@ -179,13 +179,20 @@ class VolumeAttach(waiting.InstanceWork):
 
 
 class VolumeDetach(waiting.InstanceWork):
-    """Take a volume from an instance, which must let go of the disk."""
+    """Take a volume from an instance, which must let go of the disk.
+
+    For an instance whose host is off and cannot answer, --assert-dead says so: the host is not asked, and whoever is still connected is cut
+    off. Say it only of a host whose power you know to be cut. Should it come back with the instance, take the disk from the
+    instance by hand.
+    """
 
     def add_arguments(self, parser):
         """Name both."""
         add_volume(parser)
         parser.add_argument('instance', metavar='INSTANCE', type=arguments.instance, help='uuid or name')
 
+        parser.add_argument('--assert-dead', action='store_true', help="you know that the instance's host is off; recorded with your name")
+
     def begin(self, parsed):
         """Detach it."""
-        return self.api.volume_detach(parsed.volume, parsed.instance, request_id=parsed.request_id)
+        return self.api.volume_detach(parsed.volume, parsed.instance, {'assert_dead': parsed.assert_dead}, request_id=parsed.request_id)

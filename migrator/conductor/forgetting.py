@@ -10,7 +10,7 @@ from oslo_db import exception as db_exception
 from oslo_log import log
 
 from migrator import concurrency, exceptions
-from migrator.conductor.db import catalogue, hosts, ledger, views
+from migrator.conductor.db import catalogue, hosts, ledger, views, volumes
 
 LOG = log.getLogger(__name__)
 
@@ -25,11 +25,11 @@ CALLED = {'domain': 'it', 'job': 'a migration job of it', 'file': 'files of it',
 class Forgetting:
     """Takes `instance_forget` requests."""
 
-    def __init__(self, database, inspection, recovery, settings):
-        """inspection, recovery: who asks hosts, and who says which are silent. settings: the [conductor] group of the configuration."""
+    def __init__(self, database, inspection, requests, settings):
+        """inspection, requests: who asks hosts, and who says which are silent. settings: the [conductor] group of the configuration."""
         self.database = database
         self.inspection = inspection
-        self.recovery = recovery
+        self.requests = requests
         self.settings = settings
 
     def forget(self, context, instance, dead=()):
@@ -39,9 +39,9 @@ class Forgetting:
         is disabled, silent, and not where the guest was seen last may be left out. Returns the guest as it was, with 'asked', 'attested'
         and 'not_asked': names of hosts. Asked twice, the second one finds no guest.
 
-        Raises InstanceNotFound, HostNotFound; ResourceLocked and DebtOutstanding while work or a cleanup names the guest; HostUp for an
-        attested host that is heard of, HostDown for a silent one that is not attested; NotPossible when a host has something of the guest,
-        does not answer, or something changed meanwhile. Then nothing is changed.
+        Raises InstanceNotFound, HostNotFound; ResourceLocked and DebtOutstanding while work or a cleanup names the guest, VolumeInUse while
+        it has volumes; HostUp for an attested host that is heard of, HostDown for a silent one that is not attested; NotPossible when a
+        host has something of the guest, does not answer, or something changed meanwhile. Then nothing is changed.
         """
         dead = sorted(set(dead))
         guest, rows = self.database.run(lambda tx: self._read(tx, instance, dead))
@@ -59,8 +59,9 @@ class Forgetting:
         """Give the guest, and the rows of all hosts."""
         guest = catalogue.get(tx, instance)
         refuse_busy(guest)
+        refuse_attached(tx, guest)
         for host in dead:
-            self.recovery.silent(tx, host)
+            self.requests.off(tx, host)
         return guest, hosts.listing(tx)
 
     def _sorted(self, guest, rows, dead):
@@ -82,10 +83,11 @@ class Forgetting:
         if now is None:
             raise exceptions.InstanceNotFound(f'there is no instance {guest.uuid} any more')
         refuse_busy(now)
+        refuse_attached(tx, now)
         if of_itself(now) != of_itself(guest):
             raise exceptions.NotPossible(f'what is known of instance {called(guest)} changed while the hosts were asked; try again')
         for host in dead:
-            self.recovery.silent(tx, host)
+            self.requests.off(tx, host)
         # The lock is taken though it goes with this transaction: a request that takes it at the same moment makes this one fail.
         own = str(uuid.uuid4())
         ledger.lock(tx, catalogue.resource(guest.uuid), own)
@@ -117,6 +119,12 @@ def refuse_busy(guest):
         raise exceptions.ResourceLocked(f'instance {called(guest)} is being worked on (migration {guest.locked_by})')
     if guest.owed:
         raise exceptions.DebtOutstanding(f'a cleanup that names instance {called(guest)} is not done yet; `migrator debt list` has it')
+
+
+def refuse_attached(tx, guest):
+    """Raise VolumeInUse for a guest that has volumes by the catalogue: it would have them for ever. One statement."""
+    if volumes.of_instance(tx, guest.uuid):
+        raise exceptions.VolumeInUse(f'instance {called(guest)} has volumes; detach them first')
 
 
 def refuse_found(guest, answers):

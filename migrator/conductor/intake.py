@@ -132,6 +132,27 @@ class Intake:
         if not row.enabled and not disabled_too:
             raise exceptions.HostDisabled(f'host {host} is disabled: {row.disabled_reason}')
 
+    def off(self, tx, host, kind=AgentKind.COMPUTE):
+        """Give the row of the agent of a host that may be off: none of its agents, whatever their kind, has been heard of for long enough.
+
+        Raises HostNotFound, HostUp, NotPossible.
+        """
+        agents = hosts.agents_of(tx, host)
+        if kind not in agents:
+            raise exceptions.HostNotFound(f'there is no host {host}')
+        for known in agents.values():
+            self.unheard(known)
+        return agents[kind]
+
+    def unheard(self, known):
+        """Raise HostUp or NotPossible unless an agent is silent. known: its service row."""
+        host = known.host
+        if views.is_up(known, self.settings.host_down_after):
+            raise exceptions.HostUp(f'{host} is not off: it was last heard of at {views.moment(known.last_seen)}')
+        if not self.listened():
+            raise exceptions.NotPossible(f'nobody has listened for {host} long enough to say that it is silent; try again in '
+                                         f'{self.settings.host_down_after:.0f} s')
+
     def ask(self, context, request_id, prepare, wanted):
         """Write a request down. prepare: gives an Order for an open transaction, or raises why not; may be called twice. wanted: Wanted.
 

@@ -12,7 +12,7 @@ from migrator.conductor.db import catalogue, debts, hosts, views
 from migrator.conductor.requests import guest_of
 from migrator.conductor.workflows import WORKFLOWS
 from migrator.rpc import contract, facts, server
-from migrator.states import InstanceState, Status
+from migrator.states import AgentKind, InstanceState, Status
 
 LOG = log.getLogger(__name__)
 
@@ -133,7 +133,7 @@ class UserEndpoint:
     @server.exposed(contract.CONDUCTOR)
     def hosts(self, context):
         """All hosts."""
-        return self.database.run(lambda tx: [views.host_view(r, self.settings.host_down_after) for r in hosts.listing(tx)])
+        return self.database.run(lambda tx: [views.host_view(r, self.settings.host_down_after) for r in hosts.everyone(tx)])
 
     @server.exposed(contract.CONDUCTOR)
     def host_show(self, context, host):
@@ -151,13 +151,13 @@ class UserEndpoint:
         return self._enable(host_name(host), True, '')
 
     def _enable(self, host, enabled, reason):
-        if not self.database.run(lambda tx: hosts.set_enabled(tx, host, enabled, reason)):
+        if not self.database.run(lambda tx: [kind for kind in AgentKind if hosts.set_enabled(tx, host, enabled, reason, kind)]):
             raise exceptions.HostNotFound(f'there is no host {host}')
         LOG.info('host %s was %s: %s', host, 'enabled' if enabled else 'disabled', reason)
         return self._host(host)
 
     def _host(self, host):
-        rows = self.database.run(lambda tx: hosts.listing(tx, host))
+        rows = self.database.run(lambda tx: hosts.everyone(tx, host))
         if not rows:
             raise exceptions.HostNotFound(f'there is no host {host}')
         return views.host_view(rows[0], self.settings.host_down_after)

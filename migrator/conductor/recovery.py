@@ -9,7 +9,6 @@ from migrator.conductor import stimulus
 from migrator.conductor.agents import Reply
 from migrator.conductor.db import attestations, debts, hosts, ledger, views
 from migrator.conductor.engine import until_stored
-from migrator.states import AgentKind
 
 
 class Recovery:
@@ -52,33 +51,12 @@ class Recovery:
         if host not in concerned:
             raise exceptions.NotPossible(f'migration {row.id} does not concern {host}, but {row.source_host}'
                                          + (f' and {row.destination_host}' if row.destination_host else ''))
-        known = self.silent(tx, host, row.source_agent if host == row.source_host else row.destination_agent)
+        known = self.requests.off(tx, host, row.source_agent if host == row.source_host else row.destination_agent)
         if not concerned[host].dead:
             attestations.insert(tx, row.id, known, context.user, context.request_id)
         words = (f'{host} is attested to be off; it was last heard of at {views.moment(known.last_seen)} '
                  f'(boot {known.host_boot_id or "unknown"}, process {known.process_id})')
         ledger.note(tx, row.id, record.now, record.cursor, 'assert_dead', words, context.user, context.request_id)
-
-    def silent(self, tx, host, kind=AgentKind.COMPUTE):
-        """Give the row of the agent of a host that may be off: none of its agents, whatever their kind, has been heard of for long enough.
-
-        Raises HostNotFound, HostUp, NotPossible.
-        """
-        agents = hosts.agents_of(tx, host)
-        if kind not in agents:
-            raise exceptions.HostNotFound(f'there is no host {host}')
-        for known in agents.values():
-            self._unheard(known)
-        return agents[kind]
-
-    def _unheard(self, known):
-        """Raise HostUp or NotPossible unless an agent is silent. known: its service row."""
-        host = known.host
-        if views.is_up(known, self.settings.host_down_after):
-            raise exceptions.HostUp(f'{host} is not off: it was last heard of at {views.moment(known.last_seen)}')
-        if not self.requests.listened():
-            raise exceptions.NotPossible(f'nobody has listened for {host} long enough to say that it is silent; try again in '
-                                         f'{self.settings.host_down_after:.0f} s')
 
     def write_off(self, context, debt_id, reason):
         """Give up a debt whose host is silent: it is never issued again, and keeps nobody from anything. Returns its row.
@@ -96,7 +74,7 @@ class Recovery:
             # A host that is up and refuses for good will not do it either: then somebody may answer for it.
             known = hosts.agents_of(tx, owed.host)[owed.agent]
             if not owed.refused:
-                self._unheard(known)        # the agent that owes it: another one of the host may be at work
+                self.requests.unheard(known)        # the agent that owes it: another one of the host may be at work
             if not debts.write_off(tx, debt_id, context.user, reason):      # settled since it was read a moment ago
                 return self._debt(tx, debt_id)
             words = (f'{owed.action} at {owed.host} is written off: {reason}; the host was last heard of at '

@@ -59,7 +59,7 @@ class ConductorService(service.Service):
         self.requests = Requests(self.database, self.engine, settings)
         inspection = Inspection(self.database, agents, settings)
         recovery = Recovery(self.database, self.engine, self.requests, settings)
-        self.forgetting = Forgetting(self.database, inspection, recovery, settings)
+        self.forgetting = Forgetting(self.database, inspection, self.requests, settings)
         self._server = server.make_server(transport, contract.TOPIC_CONDUCTOR, self.host, [
             UserEndpoint(self.database, self.engine, self.requests, recovery, inspection, self.forgetting, agents, settings,
                          self.pool),

@@ -1,6 +1,6 @@
 """The conductor's faces on the bus that are about arrays and volumes: what users ask, and what volume agents tell."""
 from migrator import exceptions
-from migrator.conductor import later, places, ways
+from migrator.conductor import later, placement, places, ways
 from migrator.conductor.db import backends, views, volume_views, volumes
 from migrator.conductor.manager import checked_filters, flag, number, one_of, page, request_key, text, uuid
 from migrator.rpc import contract, facts, server, volume_facts
@@ -42,7 +42,7 @@ class VolumeEndpoint:
     @server.exposed(contract.CONDUCTOR)
     def volumes(self, context, filters, limit, marker):
         """Volumes, by name."""
-        filters = checked_filters(filters, ('host', 'backend', 'type', 'status'))
+        filters = checked_filters(filters, ('backend', 'type', 'status'))
         one_of(filters, 'status', VolumeState)
         if 'backend' in filters:
             filters['host'], filters['backend'] = places.backend_of(filters['backend'])
@@ -50,9 +50,18 @@ class VolumeEndpoint:
 
         def read(tx):
             rows = volumes.listing(tx, filters, limit, marker)
+            if not rows:
+                self._exists(tx, filters)
             attached = volumes.attachments(tx, [row.id for row in rows])
             return [volume_views.volume_view(row, attached) for row in rows]
         return self.database.run(read)
+
+    @staticmethod
+    def _exists(tx, filters):
+        """Raise BackendNotFound, or InvalidRequest for a type, if there is no such thing: an empty list would read like an answer."""
+        if 'backend' in filters:
+            backends.get(tx, filters['host'], filters['backend'])
+        placement.known_type(backends.listing(tx), filters.get('type'))
 
     @server.exposed(contract.CONDUCTOR)
     def volume_show(self, context, volume):
@@ -91,9 +100,12 @@ class VolumeEndpoint:
                                                    request_key(request_id)))
 
     @server.exposed(contract.CONDUCTOR)
-    def volume_detach(self, context, volume, instance, request_id):
+    def volume_detach(self, context, volume, instance, options, request_id):
         """Take a volume from a guest."""
-        return self._accepted(self.requests.detach(context, text(volume, 'volume'), text(instance, 'instance'), request_key(request_id)))
+        asked = {'assert_dead': False, **known_options(options, ('assert_dead',))}
+        flag(asked['assert_dead'], 'assert_dead')
+        return self._accepted(self.requests.detach(context, text(volume, 'volume'), text(instance, 'instance'), asked,
+                                                   request_key(request_id)))
 
     @server.exposed(contract.CONDUCTOR)
     def volume_migrate(self, context, volume, destination, request_id, options):

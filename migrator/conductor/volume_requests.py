@@ -7,10 +7,11 @@ from migrator.conductor import placement, places
 from migrator.conductor.db import backends, catalogue, debts, hosts, ledger, volumes
 from migrator.conductor.engine import until_stored
 from migrator.conductor.intake import Order, Wanted, refuse_locked
+from migrator.conductor.versions import lowest_of
 from migrator.conductor.volume_agents import new_plan
 from migrator.conductor.volume_work import lun_of
 from migrator.conductor.workflows.volume_migration import VOLUME_MIGRATION
-from migrator.rpc import facts, volume_facts
+from migrator.rpc import contract, facts, volume_facts
 from migrator.states import AgentKind, AttachmentState, InstanceState, VolumeMigration, VolumeState
 
 #: Cleanups that say that a volume may still be in somebody's hands, or half made: nothing is done to it until they are paid.
@@ -88,8 +89,12 @@ class VolumeRequests:
                                           status=AttachmentState.ATTACHING.value, **options)))
         return self.intake.ask(context, request_id, prepare, Wanted('volume_attach', volume, arguments={'asked': asked}))
 
-    def detach(self, context, volume, instance, request_id):
-        """Ask to take a volume from a guest."""
+    def detach(self, context, volume, instance, options, request_id):
+        """Ask to take a volume from a guest. options: assert_dead: the caller attests that the guest's host is off, so that nobody is asked
+        there and whoever is connected is cut off; counts only while the host is silent."""
+        cut_off = options['assert_dead']
+        kind, asked = 'volume_cut_off' if cut_off else 'volume_detach', {'instance': instance, **options}
+
         def prepare(tx):
             row, guest = volumes.get(tx, volume), self._guest(tx, instance)
             refuse_locked(tx, volumes.attaching(row.id), called(row))
@@ -100,9 +105,9 @@ class VolumeRequests:
                 raise exceptions.NotPossible(f'{called(row)} is not attached to instance {guest.name or guest.uuid}')
             attachment = {'id': known.id, 'volume_id': row.id, 'instance_uuid': guest.uuid, 'target': known.target,
                           'read_only': bool(known.read_only)}
-            request = {'attachment': attachment, 'connection': known.connection, 'asked': {'instance': instance}}
-            return self._bring(tx, 'volume_detach', row, guest, request)
-        return self.intake.ask(context, request_id, prepare, Wanted('volume_detach', volume, arguments={'asked': {'instance': instance}}))
+            request = {'attachment': attachment, 'connection': known.connection, 'asked': asked, 'force': cut_off}
+            return self._bring(tx, kind, row, guest, request, dead=cut_off)
+        return self.intake.ask(context, request_id, prepare, Wanted(kind, volume, arguments={'asked': asked}))
 
     def migrate(self, context, volume, destination, options, request_id):
         """Ask for a migration. destination: a pool, or a backend. options: force_host_copy, lock_volume, new_type,
@@ -221,13 +226,19 @@ class VolumeRequests:
         return Order(kind, called(row), {'lun': facts.to_wire(lun_of(row)), **request}, rows[row.host], volumes.locks(row.id),
                      rows.get(there), volume=(row.id, row.name), learn=learn)
 
-    def _bring(self, tx, kind, row, guest, request, learn=None):
-        """An order that concerns a guest, too. Agents are locked in the order of their kinds."""
-        there = hosts.get_many(tx, [guest.host])
-        self.intake.usable(guest.host, there, disabled_too=True)
+    def _bring(self, tx, kind, row, guest, request, learn=None, dead=False):
+        """An order that concerns a guest, too. Agents are locked in the order of their kinds. dead: the guest's host must be silent."""
+        there = None
+        if dead:
+            self.intake.off(tx, guest.host)
+        else:
+            found = hosts.get_many(tx, [guest.host])
+            self.intake.usable(guest.host, found, disabled_too=True)
+            there = found[guest.host]
+            knows_volumes(there)
         rows = self._agents(tx, row)
         return Order(kind, called(row), {'lun': facts.to_wire(lun_of(row)), **request}, rows[row.host],
-                     (volumes.attaching(row.id), catalogue.resource(guest.uuid)), there[guest.host],
+                     (volumes.attaching(row.id), catalogue.resource(guest.uuid)), there,
                      instance=(guest.uuid, guest.name), volume=(row.id, row.name), learn=learn)
 
     def _agents(self, tx, row, there=''):
@@ -241,3 +252,10 @@ class VolumeRequests:
 def called(row):
     """Name a volume in a sentence."""
     return f'volume {row.name or row.id}'
+
+
+def knows_volumes(agent):
+    """Raise NotPossible for a compute agent that is too old for volumes. agent: its service row."""
+    if contract.order(lowest_of([agent.rpc_version])) < contract.order(contract.COMPUTE['attach_volume'].since):
+        raise exceptions.NotPossible(f'the agent of {agent.host} is too old for volumes (version {agent.rpc_version or "unknown"}); '
+                                     'upgrade it')

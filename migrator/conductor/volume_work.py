@@ -5,7 +5,7 @@ from migrator.rpc import facts, volume_facts
 from migrator.states import AgentKind, AttachmentState, Status, VolumeState
 
 #: Workflows on volumes that are no migration.
-KINDS = ('volume_create', 'volume_delete', 'volume_extend', 'volume_attach', 'volume_detach')
+KINDS = ('volume_create', 'volume_delete', 'volume_extend', 'volume_attach', 'volume_detach', 'volume_cut_off')
 
 #: What the arguments of agents' methods are read as, by the kind of the agent and the argument's name.
 TYPES = {
@@ -41,7 +41,8 @@ def arguments_of(row, method):
             return {'lun': lun, 'size': request['size']}
         case 'export_attachment' | 'unexport_attachment':
             asked = request['attachment']
-            return {'attachment': volume_facts.VolumeAttachment(asked['id'], row.volume_id, lun, not asked['read_only'])}
+            return {'attachment': volume_facts.VolumeAttachment(asked['id'], row.volume_id, lun, not asked['read_only'],
+                                                                 force=bool(request.get('force')))}
         case 'attach_volume' | 'detach_volume':
             return {'attachment': facts.from_wire(volume_facts.Attachment, {**request['attachment'], 'connection': connection(row)})}
     raise KeyError(method)

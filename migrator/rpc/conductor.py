@@ -176,7 +176,7 @@ class ConductorAPI:
     # --- volumes ---
 
     def volumes(self, filters=None, limit=1000, marker=None):
-        """List volumes by name. filters: host, backend (host@backend), type, status. marker: id of the last one seen."""
+        """List volumes by name. filters: backend (host@backend), type, status. marker: id of the last one seen."""
         return self._call('volumes', filters=filters or {}, limit=limit, marker=marker)
 
     def volume_show(self, volume):
@@ -203,9 +203,13 @@ class ConductorAPI:
         """Have an instance given a volume. options: {'target': 'vdb', 'read_only': bool}. Returns a migration of kind volume_attach."""
         return self._change('volume_attach', request_id, volume=volume, instance=instance, options=options or {})
 
-    def volume_detach(self, volume, instance, request_id=None):
-        """Have a volume taken from an instance. Returns a migration of kind volume_detach."""
-        return self._change('volume_detach', request_id, volume=volume, instance=instance)
+    def volume_detach(self, volume, instance, options=None, request_id=None):
+        """Have a volume taken from an instance. Returns a migration of kind volume_detach.
+
+        options: {'assert_dead': true}: the caller attests that the instance's host is off. It is not asked, whoever is connected to the
+        volume is cut off, and the migration is of kind volume_cut_off. HostUp if the host is still heard of.
+        """
+        return self._change('volume_detach', request_id, volume=volume, instance=instance, options=options or {})
 
     def set_bandwidth(self, migration, bytes_per_second):
         """Change the bandwidth limit of a volume's host copy, of one that runs at once; 0 is no limit. Returns the migration. Repeatable.

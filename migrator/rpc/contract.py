@@ -170,7 +170,7 @@ CONDUCTOR = {m.name: m for m in (
     Method('volume_delete', Kind.CALL, 30, ('volume', 'request_id'), 'delete a volume that nobody has'),
     Method('volume_extend', Kind.CALL, 30, ('volume', 'size', 'request_id'), 'make a volume larger'),
     Method('volume_attach', Kind.CALL, 30, ('volume', 'instance', 'options', 'request_id'), 'give an instance a volume'),
-    Method('volume_detach', Kind.CALL, 30, ('volume', 'instance', 'request_id'), 'take a volume from an instance'),
+    Method('volume_detach', Kind.CALL, 30, ('volume', 'instance', 'options', 'request_id'), 'take a volume from an instance'),
     Method('set_bandwidth', Kind.CALL, 30, ('migration', 'bytes_per_second'), "limit a volume's copy, while it runs too; 0 is no limit"),
     Method('volume_migrate', Kind.CALL, 30, ('volume', 'destination', 'request_id', 'options'), 'move a volume to another pool'),
 )}

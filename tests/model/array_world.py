@@ -72,14 +72,16 @@ class Bound(typing.NamedTuple):
 
 
 class AttachmentWorld(World):
-    """attached: whether the guest has the volume at the beginning; in the end it must be the other way round."""
+    """attached: whether the guest has the volume at the beginning; in the end it must be the other way round. cut_off: the guest's host is
+    off, and so is the guest, whose definition keeps the disk."""
 
-    def __init__(self, attached):
+    def __init__(self, attached, cut_off=False):
         self.attached = attached
+        self.cut_off = cut_off
 
     def first(self):
         """See World."""
-        yield Bound(self.attached, self.attached), (self.attached,)
+        yield Bound(self.attached, self.attached and not self.cut_off), (self.attached,)
 
     def run(self, method, hv):
         """See World."""

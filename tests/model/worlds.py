@@ -21,6 +21,7 @@ WORLDS = {
     'volume_extend': LunWorld(True, Lun(True, True)),
     'volume_attach': AttachmentWorld(False),
     'volume_detach': AttachmentWorld(True),
+    'volume_cut_off': AttachmentWorld(True, cut_off=True),
     'volume_migration': VolumeWorld(),
 }
 

@@ -45,6 +45,12 @@ def listing(tx, host=None, kind=AgentKind.COMPUTE):
     return tx.execute(query.where(service.c.host == host) if host else query).all()
 
 
+def everyone(tx, host=None):
+    """Read all hosts, or one, each once: by its compute agent, or by its volume agent if it has no other. Two statements."""
+    found = {row.host: row for kind in (AgentKind.VOLUME, AgentKind.COMPUTE) for row in listing(tx, host, kind)}
+    return [found[name] for name in sorted(found)]
+
+
 def beat(tx, known, heartbeat, kind=AgentKind.COMPUTE, told=None):
     """Record a heartbeat. known: the present row, or None for a new agent. told: what is kept of what it says of itself as plain values;
     None keeps what is known; a compute agent's is taken from the heartbeat. One statement."""

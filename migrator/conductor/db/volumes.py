@@ -19,7 +19,8 @@ ATTACHABLE = 'attachable'
 
 #: What a volume is while a workflow of a kind works on it. It is not stored, so that nothing need be taken back when the work fails.
 WORKED_ON = {'volume_delete': VolumeState.DELETING.value, 'volume_extend': VolumeState.EXTENDING.value,
-             'volume_attach': VolumeState.ATTACHING.value, 'volume_detach': VolumeState.DETACHING.value}
+             'volume_attach': VolumeState.ATTACHING.value, 'volume_detach': VolumeState.DETACHING.value,
+             'volume_cut_off': VolumeState.DETACHING.value}
 
 
 def resource(volume_id):

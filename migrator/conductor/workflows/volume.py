@@ -32,3 +32,8 @@ VOLUME_DETACH = Workflow('volume_detach', steps=(
     Step('detach_volume', on=GUEST, repeat=True, doing='the volume is being taken from the guest'),
     Step('unexport_attachment', on=ARRAY, agent=VOLUME, status=Status.FINISHING, repeat=True, commit=Commit.DETACHED,
          doing='the export for the guest is being ended')), done='the guest has the volume no more')
+
+#: For a guest whose host is attested to be off: nobody can take the volume from it, so whoever is connected is cut off.
+VOLUME_CUT_OFF = Workflow('volume_cut_off', steps=(
+    Step('unexport_attachment', on=ARRAY, agent=VOLUME, repeat=True, commit=Commit.DETACHED,
+         doing='the export for the guest is being ended, whoever is connected'),), done='the guest has the volume no more')

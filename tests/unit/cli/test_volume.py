@@ -68,7 +68,8 @@ class WorkTest(CommandCase):
                 (('delete', VOLUME.upper()), 'volume_delete', (VOLUME, None)),
                 (('attach', 'data', 'web-1', '--target', 'vdc', '--read-only'), 'volume_attach',
                  ('data', 'web-1', {'target': 'vdc', 'read_only': True}, None)),
-                (('detach', 'data', 'web-1'), 'volume_detach', ('data', 'web-1', None))):
+                (('detach', 'data', 'web-1'), 'volume_detach', ('data', 'web-1', {'assert_dead': False}, None)),
+                (('detach', 'data', 'web-1', '--assert-dead'), 'volume_detach', ('data', 'web-1', {'assert_dead': True}, None))):
             result = self.run_cli('volume', *argv, **{name: work(name)})
             self.assertEqual((0, [(name, *call)]), (result.code, result.calls), result.err)
             self.assertIn('data', result.out)

@@ -176,6 +176,37 @@ class AttachTest(VolumeCase):
         self.cloud.wait(self.api.volume_attach('data', 'web'), 'completed')
         self.assertEqual('', self.api.volume_show('data')['error'])
 
+    def test_a_guest_that_its_host_does_not_know_any_more(self):
+        """Given a guest that was undefined by hand, then it is not forgotten while it has a volume, and the volume can be detached."""
+        self.cloud.wait(self.api.volume_attach('data', 'web'), 'completed')
+        self.cloud.world.undefine('beta', self.guest)
+        self.assertRaises(exceptions.VolumeInUse, self.api.instance_forget, 'web')
+        self.cloud.wait(self.api.volume_detach('data', 'web'), 'completed')
+        self.assertEqual(('available', ()), (self.api.volume_show('data')['status'], self.exports()))
+        self.api.instance_forget('web')
+
+    def test_a_guest_whose_host_is_off(self):
+        """Given a guest whose host is silent, when somebody attests that it is off, then the volume is free for another."""
+        self.cloud.wait(self.api.volume_attach('data', 'web'), 'completed')
+        self.assertIn('is not off', str(self.assertRaises(exceptions.HostUp, self.api.volume_detach, 'data', 'web', {'assert_dead': True})))
+        self.cloud.kill_agent('beta')
+        self.cloud.wait_down('beta')
+        self.assertRaises(exceptions.HostUp, self.api.volume_detach, 'data', 'web', {'assert_dead': True})     # its volume agent lives
+        self.cloud.volumes.kill('beta')
+        wait_for(lambda: self.api.backend_show('beta@silver')['state'] == 'down', 'the volume agent down')
+        self.assertRaises(exceptions.HostDown, self.api.volume_detach, 'data', 'web')
+        work = self.cloud.wait(self.api.volume_detach('data', 'web', {'assert_dead': True}), 'completed')
+        self.assertEqual(('volume_cut_off', 'tester'), (work['kind'], work['events'][0]['user']))
+        self.assertEqual(('available', ()), (self.api.volume_show('data')['status'], self.exports()))
+        self.cloud.create('db', 'alpha')
+        self.cloud.wait(self.api.volume_attach('data', 'db'), 'completed')
+
+    def test_an_agent_that_is_too_old(self):
+        old = self.cloud.agents['beta'].heartbeat
+        old._who['rpc_version'] = '1.0'
+        wait_for(lambda: self.api.host_show('beta')['rpc_version'] == '1.0', 'the old version known')
+        self.refused(exceptions.NotPossible, 'too old for volumes', self.api.volume_attach, 'data', 'web')
+
     def test_not_attached_cannot_be_detached(self):
         self.refused(exceptions.NotPossible, 'is not attached to instance web', self.api.volume_detach, 'data', 'web')
 
@@ -213,8 +244,21 @@ class RefusalTest(VolumeCase):
         self.refused(exceptions.InvalidRequest, 'only be made larger', self.api.volume_extend, 'data', 4 * MIB)
         self.refused(exceptions.NoRoom, 'are needed', self.api.volume_extend, 'data', 900 << 30)
 
+    def test_a_disabled_host_gets_no_new_volumes(self):
+        """Given a host that was disabled, then none of its agents is given new work, and what is there may leave."""
+        self.make('old', pool='beta@silver')
+        self.api.host_disable('beta', 'to be sold')
+        self.refused(exceptions.HostDisabled, 'to be sold', self.api.volume_create, 'data', MIB, 'beta@silver')
+        self.assertFalse(self.api.backend_show('beta@silver')['enabled'])
+        self.cloud.wait(self.api.volume_migrate('old', 'alpha@gold'), 'completed')
+        self.api.host_enable('beta')
+        self.make('data', pool='beta@silver')
+
     def test_what_there_is_not(self):
         self.make()
+        self.refused(exceptions.BackendNotFound, 'alpha@iron', self.api.volumes, {'backend': 'alpha@iron'})
+        self.refused(exceptions.InvalidRequest, 'no volume type silk', self.api.volumes, {'type': 'silk'})
+        self.assertEqual([], self.api.volumes({'type': 'plain'}))
         self.refused(exceptions.VolumeNotFound, 'nothing', self.api.volume_delete, 'nothing')
         self.refused(exceptions.InstanceNotFound, 'nobody', self.api.volume_attach, 'data', 'nobody')
         self.refused(exceptions.InvalidRequest, 'status must be one of', self.api.volumes, {'status': 'lost'})

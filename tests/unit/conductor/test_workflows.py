@@ -20,7 +20,8 @@ class TablesTest(base.TestCase):
     def test_the_registry_is_by_kind(self):
         self.assertEqual({w.kind: w for w in WORKFLOWS.values()}, WORKFLOWS)
         self.assertEqual({'live_migration', 'instance_create', 'instance_define', 'instance_start', 'instance_stop', 'instance_delete',
-                          'volume_migration', 'volume_create', 'volume_delete', 'volume_extend', 'volume_attach', 'volume_detach'},
+                          'volume_migration', 'volume_create', 'volume_delete', 'volume_extend', 'volume_attach', 'volume_detach',
+                          'volume_cut_off'},
                          set(WORKFLOWS))
 
     def test_the_live_migration_has_the_methods_of_the_seed_in_its_order(self):
