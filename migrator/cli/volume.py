@@ -23,10 +23,10 @@ def moved(found):
     """Tell of the last migration: which way it took, and why."""
     if not found:
         return ''
-    words = f'{found["id"]}: {found["status"]}, from {found["from"]} to {found["to"]}'
+    lines = [f'{found["id"]}: {found["status"]}', f'from {found["from"]} to {found["to"]}']
     if found.get('way'):
-        words += f', by {found["way"]}' + (f' ({found["why"]})' if found['why'] else '')
-    return output.plain(words)
+        lines += [f'by {found["way"]}', f'({found["why"]})' if found['why'] else '']
+    return '\n'.join(output.plain(line) for line in lines if line)
 
 
 ALL = (
