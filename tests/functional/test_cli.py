@@ -17,14 +17,16 @@ NOBODY = '00000000-0000-0000-0000-000000000000'
 RESTLESS = {'last_seen', 'monotonic', 'sequence', 'facts', 'updated_at'}
 
 
-class CommandLineTest(base.TestCase):
+class CommandLineCase(base.TestCase):
+    """Real daemons, and the command as its users run it."""
 
     timeout = 240
+    hosts, arrays = ('one', 'two', 'off'), None
 
     def setUp(self):
         super().setUp()
         self.cloud = self.useFixture(Cluster(self.useFixture(services.Broker()).url, self.useFixture(services.Database('mysql')).url,
-                                             hosts=('one', 'two', 'off')))
+                                             hosts=self.hosts, arrays=self.arrays))
 
     def start(self, *argv):
         """Start the command; the broker is known by the environment."""
@@ -56,6 +58,9 @@ class CommandLineTest(base.TestCase):
         def wanted(row):
             return {name: value for name, value in row.items() if name not in RESTLESS}
         return self.cloud.database.run(read)
+
+
+class CommandLineTest(CommandLineCase):
 
     def test_an_instance_is_made_moved_stopped_and_deleted(self):
         self.view('instance', 'create', 'web', '--host', 'one', '--disk', 'target=vda,size=1M', '--wait')
