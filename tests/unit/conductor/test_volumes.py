@@ -344,3 +344,58 @@ class MigrateTest(VolumeCase):
     def plan(self, migration):
         """What its steps were given."""
         return self.cloud.database.run(lambda tx: ledger.load(tx, migration)).row.plan
+
+
+class WindowTest(VolumeCase):
+    """While the target array has taken the volume over and fetches its data."""
+
+    def setUp(self):
+        super().setUp()
+        self.make()
+        self.cloud.create('web', 'beta')
+        self.world.inject('beta@silver', 'complete_migration_target', 'hang')
+
+    def moving(self, **options):
+        """A migration whose data does not end to arrive before `release`."""
+        work = self.api.volume_migrate('data', 'beta@silver', options=options)
+        wait_for(lambda: self.api.show(work['id'])['step'] == 'complete_migration_target', 'the take-over')
+        return work
+
+    def test_attached_and_detached_and_nothing_else(self):
+        """Given a volume that is migrating_attachable, then it is attached and detached there, and refused for other work."""
+        work = self.moving()
+        self.assertEqual(('migrating_attachable', 'beta@silver'), (
+            self.api.volume_show('data')['migration_status'], self.api.volume_show('data')['pool'].partition('#')[0]))
+        for call, args in ((self.api.volume_delete, ()), (self.api.volume_extend, (8 * MIB,)), (self.api.volume_migrate, ('alpha@gold',))):
+            self.assertIn(work['id'], str(self.assertRaises(exceptions.AlreadyMigrating, call, 'data', *args)))
+        self.cloud.wait(self.api.volume_attach('data', 'web'), 'completed')
+        self.assertEqual(('in-use', 'migrating_attachable'), tuple(self.api.volume_show('data')[n] for n in ('status', 'migration_status')))
+        self.cloud.wait(self.api.volume_detach('data', 'web'), 'completed')
+        self.cloud.wait(self.api.volume_attach('data', 'web'), 'completed')
+        self.world.release()
+        self.cloud.wait(work, 'completed')
+        self.assertEqual(('in-use', 'success'), tuple(self.api.volume_show('data')[name] for name in ('status', 'migration_status')))
+        self.assertEqual({}, self.luns())
+        self.assertEqual([], self.api.audit()['findings'])
+
+    def test_locked_nobody_has_it_before_the_end(self):
+        work = self.moving(lock_volume=True)
+        self.assertEqual('migrating', self.api.volume_show('data')['migration_status'])
+        self.assertIn(work['id'], str(self.assertRaises(exceptions.AlreadyMigrating, self.api.volume_attach, 'data', 'web')))
+        self.world.release()
+        self.cloud.wait(work, 'completed')
+        self.cloud.wait(self.api.volume_attach('data', 'web'), 'completed')
+
+    def test_an_attachment_that_is_under_way_when_the_migration_ends(self):
+        """Given a volume that is being attached, when its migration ends meanwhile, then nothing else is begun before it is attached."""
+        work = self.moving()
+        self.cloud.world.inject('beta', 'attach_volume', 'hang')
+        attaching = self.api.volume_attach('data', 'web')
+        wait_for(lambda: self.api.show(attaching['id'])['step'] == 'attach_volume', 'the disk being given')
+        self.world.release()
+        self.cloud.wait(work, 'completed')
+        for call, args in ((self.api.volume_delete, ()), (self.api.volume_extend, (8 * MIB,)), (self.api.volume_migrate, ('alpha@gold',))):
+            self.assertIn(attaching['id'], str(self.assertRaises(exceptions.ResourceLocked, call, 'data', *args)))
+        self.cloud.world.release()
+        self.cloud.wait(attaching, 'completed')
+        self.assertEqual('in-use', self.api.volume_show('data')['status'])
