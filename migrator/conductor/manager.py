@@ -88,7 +88,9 @@ class UserEndpoint:
         """Make a running migration converge. NotPossible unless the hypervisor's job is running, HostDown while the source is silent."""
         migration = uuid(migration, 'migration')
         view = self.database.run(lambda tx: views.show_migration(tx, migration))
-        if view['kind'] != 'live_migration' or view['status'] != Status.RUNNING.value:
+        if view['kind'] != 'live_migration':
+            raise exceptions.NotPossible(f'{migration} is a {view["kind"]}; only a live migration can be forced to converge')
+        if view['status'] != Status.RUNNING.value:
             raise exceptions.NotPossible(f'migration {migration} is {view["status"]}, not running')
         source = view['source_host']
         self.requests.usable(source, self.database.run(lambda tx: hosts.get_many(tx, [source])), disabled_too=True)

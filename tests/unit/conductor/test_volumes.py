@@ -340,6 +340,7 @@ class MigrateTest(VolumeCase):
         self.assertRaises(exceptions.TooLate, self.api.set_bandwidth, work['id'], 0)
         other = self.api.volume_extend('data', 8 * MIB)
         self.assertRaises(exceptions.NotPossible, self.api.set_bandwidth, other['id'], 0)
+        self.assertIn('only a live migration', str(self.assertRaises(exceptions.NotPossible, self.api.force_complete, other['id'])))
 
     def plan(self, migration):
         """What its steps were given."""
