@@ -183,6 +183,8 @@ class AttachTest(VolumeCase):
         self.assertRaises(exceptions.VolumeInUse, self.api.instance_forget, 'web')
         self.cloud.wait(self.api.volume_detach('data', 'web'), 'completed')
         self.assertEqual(('available', ()), (self.api.volume_show('data')['status'], self.exports()))
+        # What is known of a guest must not change while the hosts are asked for it.
+        wait_for(lambda: self.api.instance_show('web')['state'] == 'unknown', 'a heartbeat without the guest')
         self.api.instance_forget('web')
 
     def test_a_guest_whose_host_is_off(self):
