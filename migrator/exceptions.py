@@ -85,6 +85,10 @@ class HostUp(Conflict):
     """The host is still heard of."""
 
 
+class HostDoubled(Conflict):
+    """Two agents on two machines call themselves by the name of this host."""
+
+
 class HostDisabled(Conflict):
     """The host is disabled for new work."""
 

@@ -24,6 +24,7 @@ SHOW = (
     output.Column('state', 'State'),
     output.Column('enabled', 'Enabled', output.yes),
     output.Column('disabled_reason', 'Disabled because'),
+    output.Column('conflict', 'Conflict', of=lambda view: view.get('conflict', '')),
     output.Column('draining', 'Agent stopping', output.yes, of=lambda view: view.get('draining', False)),
     output.Column('hypervisor_name', 'Name at the hypervisor'),
     *ALL[3:],

@@ -56,8 +56,8 @@ class Known:
     instances: by uuid. busy: uuids of guests that a workflow was at work on during the audit. live: ids of these workflows. debts: those
     that will be paid. settled: those that ceased to be owed during the audit, for a host may have answered before. written_off: those that
     will not be paid, so that what they were about is a finding. locks: all. storage: host -> identities of the storage that it has.
-    places: agent -> (places that are taken, migrations that hold one). volumes: audit_volumes.Volume by id. attachments: ids.
-    busy_volumes: as busy, of volumes.
+    places: agent -> (places that are taken, migrations that hold one). doubled: agent -> in words, which two processes call themselves so.
+    volumes: audit_volumes.Volume by id. attachments: ids. busy_volumes: as busy, of volumes.
     """
 
     instances: dict = dataclasses.field(default_factory=dict)
@@ -69,6 +69,7 @@ class Known:
     locks: tuple = ()
     storage: dict = dataclasses.field(default_factory=dict)
     places: dict = dataclasses.field(default_factory=dict)
+    doubled: dict = dataclasses.field(default_factory=dict)
     volumes: dict = dataclasses.field(default_factory=dict)
     attachments: frozenset = frozenset()
     busy_volumes: frozenset = frozenset()
@@ -108,6 +109,8 @@ def compare(known, traces, operations):
     found += [f for lock in known.locks for f in _lock(lock)]
     found += [_refused(debt) for debt in known.debts if debt.refused]
     found += [f for host in sorted(known.places) for f in _places(host, *known.places[host])]
+    found += [Finding('two agents', host, host, words, 'correct `host` in the configuration of the wrong one, and restart it')
+              for host, words in sorted(known.doubled.items())]
     once = {}
     for finding in found:       # shared storage is seen by each of its hosts
         once.setdefault((finding.kind, finding.resource, finding.what), finding)

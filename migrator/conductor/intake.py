@@ -13,7 +13,7 @@ import uuid
 from oslo_db import exception as db_exception
 
 from migrator import exceptions
-from migrator.conductor import stimulus
+from migrator.conductor import rivals, stimulus
 from migrator.conductor.agents import Reply
 from migrator.conductor.cursor import Cursor, Kind, Policy
 from migrator.conductor.db import hosts, ledger, views
@@ -118,7 +118,7 @@ class Intake:
         return self.clock() - self._listening_since > self.settings.host_down_after
 
     def usable(self, host, rows, disabled_too=False):
-        """Raise a typed error unless the host is known, up and enabled. disabled_too: a disabled host will do (its guests may leave).
+        """Raise a typed error unless the host is known, up, one, and enabled. disabled_too: a disabled host will do (its guests may leave).
 
         Silence is evidence only while somebody listened: a conductor that has just started takes no host for down. If it is down after
         all, the workflow finds out and changes nothing.
@@ -129,6 +129,9 @@ class Intake:
         if self.listened() and not views.is_up(row, self.settings.host_down_after):
             agent = 'host' if row.kind == AgentKind.COMPUTE.value else f'the {row.kind} agent of'
             raise exceptions.HostDown(f'{agent} {host} is down: last heard of at {views.moment(row.last_seen)}')
+        conflict = rivals.conflict(row)
+        if conflict:
+            raise exceptions.HostDoubled(conflict)
         if not row.enabled and not disabled_too:
             raise exceptions.HostDisabled(f'host {host} is disabled: {row.disabled_reason}')
 

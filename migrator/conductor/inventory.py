@@ -6,11 +6,13 @@ that it runs there and the other one has said that it does not know it (design, 
 row, so that nobody starts, deletes or moves what runs elsewhere.
 """
 import dataclasses
+import types
 
 from oslo_db import exception as db_exception
 from oslo_log import log
 
 from migrator import exceptions
+from migrator.conductor import rivals
 from migrator.conductor.db import catalogue, debts, hosts, ledger
 from migrator.states import GuestState, InstanceState
 
@@ -71,12 +73,16 @@ class Inventory:
 
         Late and doubled heartbeats change nothing, nor do those of a process that has a successor. What a heartbeat tells of the
         progress of migrations is written on its own, so that it holds none of them while the inventory is compared.
+
+        Raises HostDoubled for the former process of two that both live (conductor.rivals).
         """
         if self.versions is not None:
             self.versions.heard(beat.rpc_version)
         answer = self._taken(beat)
         if answer is None:
             return {'resync': False}
+        if isinstance(answer, str):
+            raise exceptions.HostDoubled(answer)
         if beat.progress:
             try:
                 self.database.run(lambda tx: ledger.progress(tx, beat.host, beat.progress, self.quiet))
@@ -94,9 +100,13 @@ class Inventory:
         return self.database.run(lambda tx: self._take(tx, beat))
 
     def _take(self, tx, beat):
-        """Give the answer, None if the heartbeat is late."""
+        """Give the answer; None if the heartbeat is late; words if another machine has the host's name, which is a reason to refuse it."""
         known = hosts.get_many(tx, [beat.host]).get(beat.host)
-        if late(beat, known):
+        if rivals.outlived(beat, known):
+            LOG.warning('process %s of %s is its agent again: %s is not heard of any more', beat.process_id, beat.host, known.process_id)
+        elif not silent_for_long(known) and rivals.noted(beat, known):
+            return self._aside(tx, beat, known, rivals.noted(beat, known))
+        elif late(beat, known):
             if known.process_id != beat.process_id:
                 LOG.warning('a heartbeat of process %s of %s came after those of its successor %s, and is left aside',
                             beat.process_id, beat.host, known.process_id)
@@ -109,6 +119,15 @@ class Inventory:
         gap = not (beat.full or beat.complete) and (not same or beat.sequence != known.sequence + 1)
         missed = False if gap else self._learn(tx, beat, looked_at(beat, known))
         return {'resync': gap or missed}
+
+    @staticmethod
+    def _aside(tx, beat, known, rival):
+        """Remember that a process was heard of that has a successor. Gives words once it is certain that both live, else None."""
+        hosts.note_rival(tx, beat.host, rival)
+        words = rivals.conflict(types.SimpleNamespace(**{**known._mapping, **rival}))
+        LOG.warning('a heartbeat of process %s of %s came after those of its successor %s, and is left aside%s', beat.process_id, beat.host,
+                    known.process_id, f': {words}' if words else '')
+        return words or None
 
     def _learn(self, tx, beat, looked):
         """Store what a heartbeat tells of guests. Returns whether some of it had to be left out.
@@ -137,6 +156,11 @@ class Inventory:
         return changes.missed
 
 
+def silent_for_long(known):
+    """Whether a host is new, or was not heard of for so long that no message of it can be late. Pure."""
+    return known is None or known.now - known.last_seen > LATE_SECONDS * 1000
+
+
 def late(beat, known):
     """Whether a heartbeat was overtaken by one that was sent after it. Pure.
 
@@ -144,7 +168,7 @@ def late(beat, known):
     tells, within a boot of the machine its clock. Beyond that a process that was replaced does not come back. All that counts for
     LATE_SECONDS only: what is heard after a longer silence is no straggler, but a machine that was set back to an earlier moment.
     """
-    if known is None or known.now - known.last_seen > LATE_SECONDS * 1000:
+    if silent_for_long(known):
         return False
     if known.process_id == beat.process_id:
         return beat.sequence <= known.sequence

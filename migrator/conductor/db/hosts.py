@@ -4,6 +4,7 @@ An agent is known by its kind and its host; compute agents are what is meant whe
 """
 import sqlalchemy as sa
 
+from migrator.conductor import rivals
 from migrator.conductor.db.database import now_ms
 from migrator.conductor.db.tables import OPEN_DEBT, PAYABLE_DEBT, debt, instance, service, volume
 from migrator.rpc import facts
@@ -67,7 +68,14 @@ def beat(tx, known, heartbeat, kind=AgentKind.COMPUTE, told=None):
     else:
         if known.process_id != heartbeat.process_id:
             values['former_process_id'] = known.process_id
+        if known.rival_process_id == heartbeat.process_id:
+            values.update(rivals.NONE)
         tx.execute(sa.update(service).where(_is(kind), service.c.host == heartbeat.host).values(**values))
+
+
+def note_rival(tx, host, values, kind=AgentKind.COMPUTE):
+    """Remember a process that is heard of beside an agent's present one. values: of conductor.rivals. One statement."""
+    tx.execute(sa.update(service).where(_is(kind), service.c.host == host).values(**values))
 
 
 def versions(tx, down_after, kind=AgentKind.COMPUTE):
@@ -87,6 +95,9 @@ def obstacle(rows, cap):
 
     What a host owes comes before what it is given; a cleanup that its agent has tried and could not do holds up nobody but its guest.
     """
+    doubled = [words for words in map(rivals.conflict, rows) if words]
+    if doubled:
+        return f'waits: {doubled[0]}'
     owing = [row.host for row in rows if row.owing]
     if owing:
         return f'waits until {" and ".join(owing)} has done the cleanups that are owed there'

@@ -1,8 +1,10 @@
 """What the audit reads of the database."""
 import sqlalchemy as sa
 
+from migrator.conductor import rivals
 from migrator.conductor.audit import Instance, Known, Lock, Owed
 from migrator.conductor.audit_volumes import Volume
+from migrator.conductor.db.database import now_ms
 from migrator.conductor.db.ledger import LIVE
 from migrator.conductor.db.tables import attachment, debt, instance, migration, resource_lock, service, volume
 from migrator.states import AgentKind, Status, VolumeState
@@ -36,6 +38,7 @@ def read(tx, since, earlier=None):
                     for row in locks),
         storage={row.host: frozenset(row.facts.get('storage', {}).values()) for row in agents if row.kind == AgentKind.COMPUTE.value},
         places={named(row): (row.places, row.held) for row in agents},
+        doubled={named(row): words for row in agents for words in [rivals.conflict(row)] if words},
         volumes={row.id: Volume(row.name, row.host, row.backend, row.pool, row.lun, row.status == VolumeState.AVAILABLE.value)
                  for row in volumes},
         attachments=frozenset(attachments) | (earlier.attachments if earlier else frozenset()),
@@ -54,7 +57,7 @@ def _agents():
     ends = sa.union(*(sa.select(migration.c.id, host.label('host'), kind.label('kind')).where(admitted)
                       for host, kind in columns)).subquery()       # each end once: both may be of one agent, which then gives one place
     held = sa.select(ends.c.host, ends.c.kind, sa.func.count().label('held')).group_by(ends.c.host, ends.c.kind).subquery()
-    return sa.select(service.c.host, service.c.kind, service.c.facts, service.c.places, sa.func.coalesce(held.c.held, 0).label('held')) \
+    return sa.select(service, now_ms().label('now'), sa.func.coalesce(held.c.held, 0).label('held')) \
         .outerjoin(held, sa.and_(held.c.host == service.c.host, held.c.kind == service.c.kind))
 
 

@@ -145,7 +145,12 @@ service = sa.Table(
     sa.Column('enabled', sa.Boolean, nullable=False, default=True),
     sa.Column('disabled_reason', sa.String(255), nullable=False, default=''),
     sa.Column('facts', sa.JSON, nullable=False),
-    sa.Column('places', sa.Integer, nullable=False, default=0))
+    sa.Column('places', sa.Integer, nullable=False, default=0),
+    # A process that is heard of beside the present one, see conductor.rivals.
+    sa.Column('rival_process_id', UUID, nullable=False, default=''),
+    sa.Column('rival_monotonic', sa.Double, nullable=False, default=0.0),
+    sa.Column('rival_since', TIME, nullable=False, default=0),
+    sa.Column('rival_seen', TIME, nullable=False, default=0))
 
 #: The catalogue: every guest that a host has told of. Fed by heartbeats and by workflows, never by hand.
 instance = sa.Table(

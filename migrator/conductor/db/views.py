@@ -4,7 +4,7 @@ import datetime
 import sqlalchemy as sa
 
 from migrator import exceptions
-from migrator.conductor import places, ways
+from migrator.conductor import places, rivals, ways
 from migrator.conductor.db import attestations, debts, hosts, ledger
 from migrator.conductor.db.database import now_ms
 from migrator.conductor.db.tables import OPEN_DEBT, debt, instance, migration, volume
@@ -132,7 +132,8 @@ def host_view(row, down_after):
     """One host. down_after: seconds without a heartbeat after which it is down."""
     facts = row.facts
     return {'name': row.host, 'state': 'up' if is_up(row, down_after) else 'down', 'enabled': bool(row.enabled),
-            'disabled_reason': row.disabled_reason, 'draining': bool(row.draining), 'instances': row.guests, 'migrations': row.places,
+            'disabled_reason': row.disabled_reason, 'conflict': rivals.conflict(row), 'draining': bool(row.draining),
+            'instances': row.guests, 'migrations': row.places,
             'debts': row.owed, 'last_seen': moment(row.last_seen), 'process_id': row.process_id, 'rpc_version': row.rpc_version,
             **{name: facts.get(name, '') for name in ('hypervisor_name', 'hypervisor_type', 'availability_zone')},
             **{name: facts.get(name, 0) for name in ('hypervisor_version', 'cpus', 'memory_mib', 'memory_free_mib')}}

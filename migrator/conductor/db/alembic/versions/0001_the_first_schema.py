@@ -187,6 +187,10 @@ def upgrade():
         sa.Column('disabled_reason', sa.String(length=255), nullable=False),
         sa.Column('facts', sa.JSON(), nullable=False),
         sa.Column('places', sa.Integer(), nullable=False),
+        sa.Column('rival_process_id', sa.String(length=36), nullable=False),
+        sa.Column('rival_monotonic', sa.Double(), nullable=False),
+        sa.Column('rival_since', sa.BigInteger(), nullable=False),
+        sa.Column('rival_seen', sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint('kind', 'host', name=op.f('pk_service')), **MYSQL)
 
     op.create_table(
