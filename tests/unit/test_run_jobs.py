@@ -30,11 +30,15 @@ class RunTestsCase(base.TestCase):
         super().setUp()
         self.run_jobs = _load()
         self.patch(self.run_jobs, 'ROOT', self.temp_dir)
-        self.patch(self.run_jobs, 'TEST_JOBS', {'sample': ('sample', 1, {'SAMPLE': 'given'}, 40)})
+        self.patch(self.run_jobs, 'TEST_JOBS', {'sample': self.run_jobs.Job('sample', {'SAMPLE': 'given'}, 40, workers=1)})
         self.watchdog = self.run_jobs.Watchdog()
         self.addCleanup(self.watchdog.stop)
         (self.temp_dir / 'sample').mkdir()
         (self.temp_dir / 'sample/__init__.py').touch()
+
+    def job(self, **changes):
+        """Run the sample in another way."""
+        self.run_jobs.TEST_JOBS['sample'] = self.run_jobs.TEST_JOBS['sample']._replace(**changes)
 
     def run_sample(self, body, only=''):
         code = f'import os, sys, unittest\nclass Case(unittest.TestCase):\n{textwrap.indent(textwrap.dedent(body), "    ")}'
@@ -69,6 +73,10 @@ class RunTestsCase(base.TestCase):
     def test_only_some(self):
         self.assertEqual((1, 0, 0), self.run_sample('def test_good(self): pass\ndef test_bad(self): self.fail()', 'test_go')[0])
 
+    def test_what_a_job_leaves_out_is_not_run(self):
+        self.job(without='test_b')
+        self.assertEqual((1, 0, 0), self.run_sample('def test_good(self): pass\ndef test_bad(self): self.fail()')[0])
+
     def test_no_test_is_a_failure(self):
         counts, said = self.run_sample('def not_a_test(self): pass')
         self.assertEqual((0, 1, 0), counts)
@@ -84,7 +92,7 @@ class RunTestsCase(base.TestCase):
         self.assertEqual(1, failed)
 
     def test_a_job_that_takes_too_long_is_a_failure(self):
-        self.run_jobs.TEST_JOBS['sample'] = ('sample', 1, {}, 3)
+        self.job(seconds=3)
         counts, said = self.run_sample('def test_a(self):\n    import time\n    time.sleep(50)')
         self.assertEqual((0, 1), counts[:2])
         self.assertIn('not finished after 3 s', said)
