@@ -41,6 +41,8 @@ class Model(Trouble):
         self.source_first = source_first
         self.next_action = decide
         self.policy = Policy(step_attempts=attempts, completion=0.001 if deadlines else 0)
+        self.answers = {}           # what the core was asked -> what it said
+        self.cursors = {}           # one object for all equal ones, which the search then recognizes sooner
 
     def first(self):
         """Give every state in which it may begin."""
@@ -66,14 +68,11 @@ class Model(Trouble):
 
         result: what the operation returned whose end is the event.
         """
-        told = state.told | ({(state.cursor.step, result)} if result else set())
-        try:
-            action = self.next_action(self.workflow, state.cursor, event, now, self.policy, self.world.known(told))
-        except AssertionError as error:
-            raise Broken(NO_RETURN, str(error)) from error
+        told = state.told | {(state.cursor.step, result)} if result else state.told
+        action, cursor = self.decided(state.cursor, event, now, told)
         if action.kind in (Kind.IGNORE, Kind.REFUSE):
             return state
-        kind, cursor = action.kind, self.bounded(action.cursor)
+        kind = action.kind
         if kind is Kind.ADMIT:
             kind = Kind.CALL if self.workflow.checks else Kind.START
         undoes = kind is Kind.START and cursor.direction is Direction.UNDO
@@ -90,6 +89,18 @@ class Model(Trouble):
         if kind is Kind.END:
             state = state._replace(catalogue=self.world.ended(state.catalogue, cursor.status))
         return state._replace(tasks=state.tasks | self.tasks(state, kind, event, action.abort_job))
+
+    def decided(self, *question):
+        """Give the core's action about (cursor, event, now, told), and its cursor as the model keeps it. It is pure, so asked once."""
+        if question not in self.answers:
+            cursor, event, now, told = question
+            try:
+                action = self.next_action(self.workflow, cursor, event, now, self.policy, self.world.known(told))
+            except AssertionError as error:
+                raise Broken(NO_RETURN, str(error)) from error
+            after = self.bounded(action.cursor)
+            self.answers[question] = action, self.cursors.setdefault(after, after)
+        return self.answers[question]
 
     def tasks(self, state, kind, event, abort_job):
         """Give what a transaction leaves to be done."""

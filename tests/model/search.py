@@ -13,7 +13,7 @@ import time
 
 from migrator.conductor.workflows import WORKFLOWS
 from migrator.states import Status
-from tests.model.state import UP, Broken, canonical
+from tests.model.state import UP, Broken, Canonical
 from tests.model.trouble import KINDS
 from tests.model.worlds import model_of
 
@@ -45,6 +45,11 @@ class Parts:
         self.known = {}                     # (type, part) -> (number, the part, so that it lives and its id stays its own)
         self.by_id = {}
 
+    def all(self, state):
+        """Give the numbers of all parts of a state."""
+        numbers = tuple(map(self.by_id.get, map(id, state)))
+        return numbers if None not in numbers else tuple(map(self.number, state))
+
     def number(self, part):
         """Give the number of a part."""
         number = self.by_id.get(id(part))
@@ -63,6 +68,7 @@ class Search:
         self.result = Result()
         self.numbers = {}                   # state, as the numbers of its parts -> its number
         self.parts = Parts()
+        self.canonical = Canonical()
         self.states = []
         self.came_from = []                 # number -> (number, name of the step), or None
         self.back = []                      # number -> numbers from which one comes here without a fault
@@ -71,7 +77,7 @@ class Search:
     def run(self):
         """Visit every state. Returns a Result; stops at the first invariant that does not hold."""
         for state in self.model.first():
-            self.number(canonical(state), None)
+            self.number(self.canonical(state), None)
         here = 0
         try:
             while here < len(self.states):
@@ -92,13 +98,13 @@ class Search:
         """Note where steps lead. back: the list of ways back that they belong to; None for faults, which nobody may hope for."""
         for name, after in steps:
             self.result.transitions += 1
-            there = self.number(canonical(after), (here, name))
+            there = self.number(self.canonical(after), (here, name))
             if back is not None and there != here and not name.startswith('FAULT'):
                 back[there].append(here)
 
     def number(self, state, came_from):
         """Give the number of a state, a new one if it is new."""
-        number = self.numbers.setdefault(tuple(map(self.parts.number, state)), len(self.states))
+        number = self.numbers.setdefault(self.parts.all(state), len(self.states))
         if number == len(self.states):
             if number >= self.limit:
                 raise OverflowError(f'more than {self.limit} states')

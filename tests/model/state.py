@@ -106,26 +106,47 @@ def put(pair, role, value):
     return (value, pair[1]) if role == SOURCE else (pair[0], value)
 
 
-def canonical(state):
-    """Forget what can make no difference any more, so that states which behave alike are one.
+class Canonical:
+    """Makes states that behave alike one, by forgetting what can make no difference any more. Call it with a state.
 
     A request that its agent knows already, or that is outdated, will do nothing when it arrives. A report of an operation that the
     workflow has left behind will be dropped, as will the answer of a poll for it. Of the journal, what nobody will ask for is
-    forgotten; of epochs only the order counts.
+    forgotten; of epochs only the order counts. Most steps leave messages in a way that an earlier one has left them in, so what was
+    forgotten of those is looked up; equal parts are the same object, which can be recognized without being compared.
     """
-    known = {(o.method, o.attempt) for o in state.journal}
-    here = (state.cursor.step, state.cursor.attempt)
-    requests = [r for r in state.requests if (r.method, r.attempt) not in known and r.epoch >= state.seen[ROLES.index(r.role)]]
-    journal = [o for o in state.journal if o.state in ('accepted', 'running') or (o.method, o.attempt) == here
-               or any((t.kind, t.step, t.attempt) == ('send', o.method, o.attempt) for t in state.tasks)]
-    tasks = [t for t in state.tasks if t.kind != 'poll' or (t.step, t.attempt) == here]
-    epochs = sorted({state.epoch, *state.seen, *(r.epoch for r in requests), *(o.epoch for o in journal if o.state == 'accepted'),
+
+    def __init__(self):
+        self._relevant = {}             # what is said, and to whom -> what of it can make a difference
+        self._same = {}
+
+    def __call__(self, state):
+        """Give the state that stands for all that behave like this one."""
+        cursor = state.cursor
+        said = (cursor.step, cursor.attempt, state.epoch, state.seen, state.tasks, state.requests, state.reports, state.journal)
+        relevant = self._relevant.get(said)
+        if relevant is None:
+            relevant = self._relevant[said] = tuple(self._same.setdefault(part, part) for part in forget(*said))
+        epoch, seen, tasks, requests, reports, journal = relevant
+        ended = cursor.status.terminal
+        return state._replace(attested=NOBODY if ended else state.attested, aborted=state.aborted or ended,
+                              epoch=epoch, seen=seen, tasks=tasks, requests=requests, reports=reports, journal=journal)
+
+
+NOBODY = frozenset()
+
+
+def forget(step, attempt, epoch, seen, tasks, requests, reports, journal):
+    """Give epoch, seen, tasks, requests, reports and journal as far as they can make a difference; see Canonical."""
+    known = {(o.method, o.attempt) for o in journal}
+    here = (step, attempt)
+    requests = [r for r in requests if (r.method, r.attempt) not in known and r.epoch >= seen[ROLES.index(r.role)]]
+    journal = [o for o in journal if o.state in ('accepted', 'running') or (o.method, o.attempt) == here
+               or any((t.kind, t.step, t.attempt) == ('send', o.method, o.attempt) for t in tasks)]
+    tasks = [t for t in tasks if t.kind != 'poll' or (t.step, t.attempt) == here]
+    epochs = sorted({epoch, *seen, *(r.epoch for r in requests), *(o.epoch for o in journal if o.state == 'accepted'),
                      *(t.epoch for t in tasks)})
     rank = {epoch: i for i, epoch in enumerate(epochs)}
-    return state._replace(
-        attested=frozenset() if state.cursor.status.terminal else state.attested,
-        epoch=rank[state.epoch], seen=tuple(rank[e] for e in state.seen), aborted=state.aborted or state.cursor.status.terminal,
-        tasks=frozenset(t._replace(epoch=rank[t.epoch]) for t in tasks),
-        requests=frozenset(r._replace(epoch=rank[r.epoch]) for r in requests),
-        journal=frozenset(o._replace(epoch=rank[o.epoch] if o.state == 'accepted' else 0) for o in journal),
-        reports=frozenset(o._replace(epoch=0) for o in state.reports if (o.method, o.attempt) == here))
+    return (rank[epoch], tuple(rank[e] for e in seen), frozenset(t._replace(epoch=rank[t.epoch]) for t in tasks),
+            frozenset(r._replace(epoch=rank[r.epoch]) for r in requests),
+            frozenset(o._replace(epoch=0) for o in reports if (o.method, o.attempt) == here),
+            frozenset(o._replace(epoch=rank[o.epoch] if o.state == 'accepted' else 0) for o in journal))
