@@ -1,15 +1,16 @@
 """The lab leaves nothing behind: after down, after its builder was killed at any point, after its owner was killed."""
 import errno
-import glob
 import json
 import os
 import pathlib
+import secrets
 import signal
 import subprocess
 import sys
 import tempfile
 import threading
 
+import fixtures
 import testtools
 from testtools.matchers import Contains
 
@@ -51,11 +52,15 @@ threading.Event().wait()
 
 
 class LabCase(testtools.TestCase):
-    """A folder for a lab, and the look for what may remain of it."""
+    """A folder for a lab, and the look for what may remain of it. Labs that other tests build meanwhile do not clean up after these."""
 
     def setUp(self):
-        """A folder for a lab, taken down whatever happens."""
+        """A folder for a lab, taken down whatever happens; and a registry, of which nothing may be left either."""
         super().setUp()
+        registry = pathlib.Path('/run') / f'migrator-lab-{secrets.token_hex(3)}'
+        self.patch(record, 'REGISTRY', registry)
+        self.useFixture(fixtures.EnvironmentVariable('MIGRATOR_LAB_REGISTRY', str(registry)))
+        self.addCleanup(lambda: registry.exists() and registry.rmdir())     # two that end at once leave it; it must be empty
         scratch = tempfile.TemporaryDirectory(prefix='mlab-test-')
         self.addCleanup(scratch.cleanup)
         self.folder = pathlib.Path(scratch.name) / 'lab'
@@ -80,7 +85,7 @@ class LabCase(testtools.TestCase):
             self.assertNotIn(str(folder), self._mounts(pid))
         if files:
             self.assertFalse(folder.exists())
-            self.assertEqual([], glob.glob(f'/run/migrator-lab/{identity}*'))
+            self.assertEqual([], list(record.REGISTRY.glob(f'{identity}*')))
 
 
 class LeftoverTest(LabCase):
@@ -128,8 +133,6 @@ class LeftoverTest(LabCase):
         with tempfile.TemporaryDirectory(prefix='mlab-test-') as other:
             lab = Lab(other, 1).up()
             self.addCleanup(lab.down)
-            # A third lab, of somebody else on this machine, may be at it already; then it is that one's cleaning which ends now.
-            wait_until(lambda: not record.keepers(record.lab_id(self.folder)), 20, 'end of the dead lab')
             self.assert_nothing_left()
             self.assertEqual('alpha.lab', lab.host('alpha').virsh('hostname').strip())
             lab.down()
@@ -226,7 +229,7 @@ class CommandTest(LabCase):
             self.assertEqual((1, 1), (up.returncode, len(up.stderr.splitlines())), up.stderr)
             self.assertEqual(0, self._lab('down', folder=mine).returncode)
             self.assertEqual('precious', (precious / 'file').read_text())
-            self.assertEqual([], glob.glob(f'/run/migrator-lab/{record.lab_id(mine)}*'))
+            self.assertEqual([], list(record.REGISTRY.glob(f'{record.lab_id(mine)}*')))
 
     def test_broken_is_said(self):
         """Given a lab of which a host ended, status says so with exit code 3, and up builds it again."""

@@ -15,7 +15,8 @@ import signal
 from tests.lab import network, processes
 from tests.lab.errors import LabError
 
-REGISTRY = pathlib.Path('/run/migrator-lab')
+#: Labs of one registry know of one another, and clean up after those whose owner is gone. A test of that has one of its own.
+REGISTRY = pathlib.Path(os.environ.get('MIGRATOR_LAB_REGISTRY', '/run/migrator-lab'))
 MARK = 'migrator-lab'                            # first argument of every keeper
 CONTENTS = ('hosts', 'shared', 'instances', 'etc', 'guest', 'log', 'daemons', 'services', 'volumes', 'state', 'lab.json.new',
             'lab.json')
