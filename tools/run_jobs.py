@@ -8,6 +8,7 @@ a watchdog ends if this process is killed; the servers that the tests started en
 """
 import argparse
 import io
+import json
 import os
 import pathlib
 import re
@@ -32,8 +33,8 @@ class Job(typing.NamedTuple):
     """A job of tests.
 
     folder: of its tests. env: what its environment has besides. seconds: after which it is given up. workers: how many processes share
-    its tests. A class stays in one process, and each process has servers and a lab of its own. without: tests that it leaves out, a
-    regular expression.
+    its tests. A class stays in one process, and each process has servers and a lab of its own. without: tests that it leaves out,
+    a regular expression. second: those of the second worker, where it matters; the first one has all others.
     """
 
     folder: str
@@ -41,15 +42,18 @@ class Job(typing.NamedTuple):
     seconds: int
     workers: int = 2
     without: str = ''
+    second: str = ''
 
 
 #: On green threads the model check would walk through the same states once more: it is pure, and knows nothing of threads.
-#: Functional tests run one after another.
+#: stestr deals classes out in turn as long as it does not know how long they take. For functional tests, whose classes take
+#: between a second and ten minutes, that is luck, so they are divided by what they are about: libvirt, the lab and the servers here, the
+#: cloud and its parts there. Each half takes about as long as the other.
 TEST_JOBS = {
     'unit': Job('tests/unit', {'MIGRATOR_CONCURRENCY': 'threading', **SLOW}, 1800),
     'unit-eventlet': Job('tests/unit', {'MIGRATOR_CONCURRENCY': 'eventlet', **SLOW}, 1800,
                          without=r'^tests\.unit\.conductor\.test_model\.'),
-    'functional': Job('tests/functional', SLOW, 5400, workers=1),
+    'functional': Job('tests/functional', SLOW, 5400, second=r'^tests\.functional\.test_(demo|lab|libvirt|rpc|services)'),
     'faults': Job('tests/faults', SLOW, 2400),
 }
 STYLE_SECONDS = 600
@@ -196,6 +200,18 @@ def count(stream):
     return tuple(totals.values())
 
 
+def sharing(job, store):
+    """Say to stestr how processes share a job's tests. store: a folder for a file that says it."""
+    if job.workers == 1:
+        return ['--serial']
+    if not job.second:
+        return ['--concurrency', str(job.workers)]
+    shares = [f'^(?!.*(?:{job.second}))', job.second]       # without `second` and with it: each test is in one of them
+    path = store / 'workers.yaml'
+    path.write_text(json.dumps([{'worker': [share]} for share in shares]))     # JSON is YAML, too
+    return ['--worker-file', str(path)]
+
+
 def run_tests(watchdog, job, only):
     """Run one job of tests with stestr; return (passed, failed, skipped)."""
     what = TEST_JOBS[job]
@@ -204,8 +220,7 @@ def run_tests(watchdog, job, only):
     shutil.rmtree(store, ignore_errors=True)
     store.mkdir(parents=True)
     stestr = [*tool('stestr'), '--repo-url', str(store), '--test-path', what.folder, '--top-dir', str(ROOT)]
-    parallel = ['--serial'] if what.workers == 1 else ['--concurrency', str(what.workers)]
-    command = [*stestr, '--parallel-class', 'run', *parallel, '--slowest']
+    command = [*stestr, '--parallel-class', 'run', *sharing(what, store), '--slowest']
     command += ['--exclude-regex', what.without] if what.without else []
     code = run(watchdog, [*command, *([only] if only else [])], what.env, seconds)
     last = subprocess.run([*stestr, 'last', '--subunit'], cwd=ROOT, capture_output=True, timeout=120)
