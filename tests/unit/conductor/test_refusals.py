@@ -171,7 +171,8 @@ class SilenceTest(base.TestCase):
         """Given a host last heard of long ago, then a conductor that has just begun to listen refuses nothing for it, and later does."""
         now = [100.0]
         requests = Requests(None, None, types.SimpleNamespace(host_down_after=6.0), lambda: now[0])
-        rows = {'alpha': types.SimpleNamespace(kind='compute', host='alpha', enabled=True, now=60_000, last_seen=50_000, rival_process_id='')}
+        alpha = types.SimpleNamespace(kind='compute', host='alpha', enabled=True, now=60_000, last_seen=50_000, rival_process_id='')
+        rows = {'alpha': alpha}
         self.assertRaises(exceptions.HostDown, requests.usable, 'alpha', rows)
         requests.listening()
         requests.usable('alpha', rows)
