@@ -19,12 +19,20 @@ RECONNECT = 60
 #: that was given the volume was seen to stand still for three seconds where that link carries 5 MB a second.
 BUFFER = 2 << 20
 
+#: States of a job that has copied everything and holds its clients back.
+DRAINED = ('waiting', 'pending')
+
 _URI = re.compile(r'nbds?://(?P<host>[^/]+?):(?P<port>\d+)/(?P<export>[^/]+)\Z')
 
 
 def short(kind, *names):
     """Give an id of at most 31 characters, which is what QEMU takes, for a LUN's part. kind: one letter."""
     return kind + hashlib.sha256('/'.join(names).encode()).hexdigest()[:24]
+
+
+def job_id(record):
+    """Give the id of the mirror's job of a LUN."""
+    return short('m', record.pool, record.name)
 
 
 class Array:
@@ -34,8 +42,13 @@ class Array:
         self.session = session
         self.records = records
         self.credentials = credentials
-        self.nodes = {node['node-name'] for node in session('query-named-block-nodes', flat=True)}
-        self.exports = {e['id']: e for e in session('query-block-exports')}
+        self.nodes, self.exports = set(), {}
+        self.look()
+
+    def look(self):
+        """See what is there, again after a job has changed it."""
+        self.nodes = {node['node-name'] for node in self.session('query-named-block-nodes', flat=True)}
+        self.exports = {e['id']: e for e in self.session('query-block-exports')}
 
     # --- nodes ---
 
@@ -140,33 +153,42 @@ class Array:
 
     # --- mirrors ---
 
+    def jobs(self):
+        """Name the mirrors' jobs with their states, {id: status}."""
+        return {job['id']: job['status'] for job in self.session('query-jobs') if job['type'] == 'mirror'}
+
     def job(self, record):
-        """Give the mirror's job as query-jobs has it, with `ready`; None if there is none."""
-        number = short('m', record.pool, record.name)
+        """Give the mirror's job as query-jobs has it, with `ready` and `io-status`; None if there is none."""
+        number = job_id(record)
         jobs = [j for j in self.session('query-jobs') if j['id'] == number]
         if not jobs:
             return None
-        block = [j for j in self.session('query-block-jobs') if j['device'] == number]
-        return {**jobs[0], 'ready': bool(block and block[0]['ready']), 'io-status': block[0].get('io-status', 'ok') if block else 'ok'}
+        block = next((j for j in self.session('query-block-jobs') if j['device'] == number), {})
+        ready = block.get('ready', False) or jobs[0]['status'] in DRAINED
+        return {**jobs[0], 'ready': ready, 'io-status': block.get('io-status', 'ok')}
 
     def begin_mirror(self, record):
-        """Copy the remote to the local file while writes go to both."""
-        self.session('blockdev-mirror', job_id=short('m', record.pool, record.name), device=self.remote(record), target=self.local(record),
+        """Copy the remote to the local file while writes go to both. It does not switch by itself when it is told to end: see `drain`."""
+        self.session('blockdev-mirror', job_id=job_id(record), device=self.remote(record), target=self.local(record),
                      filter_node_name=short('t', record.pool, record.name), sync='full', copy_mode='write-blocking', auto_dismiss=False,
-                     buf_size=BUFFER)
+                     auto_finalize=False, buf_size=BUFFER)
         self.nodes.add(short('t', record.pool, record.name))
 
+    def drain(self, record):
+        """Let a job that is ready come to its end: it holds all clients back, flushes the local file, and stands at `pending`."""
+        self.session('block-job-complete', device=job_id(record))
+
     def switch(self, record):
-        """Let the job end: what was served from the remote is served from the local file from then on."""
-        self.session('block-job-complete', device=short('m', record.pool, record.name))
+        """Let a job that is `pending` end: what was served from the remote is served from the local file, and clients go on."""
+        self.session('job-finalize', id=job_id(record))
 
     def cancel_mirror(self, record):
-        """Stop copying; it may take a moment until the job is gone."""
-        self.session('block-job-cancel', device=short('m', record.pool, record.name), force=True)
+        """Stop copying; it may take a moment until the job is gone. Clients that it held back go on at the remote."""
+        self.session('block-job-cancel', device=job_id(record), force=True)
 
     def dismiss(self, record):
         """Forget a job that has ended."""
-        self.session('job-dismiss', id=short('m', record.pool, record.name))
+        self.session('job-dismiss', id=job_id(record))
 
     # --- after a restart ---
 

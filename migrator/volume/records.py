@@ -93,6 +93,16 @@ class Records:
             raise no_room(error, f'the record of LUN {record.name}') from error
         return record
 
+    def flush(self, record):
+        """Make a LUN's data durable, and that its file is there."""
+        path = self.path(record)
+        try:
+            with open(path, 'r+b') as stream:
+                os.fsync(stream.fileno())
+            sync(os.path.dirname(path))
+        except OSError as error:
+            raise no_room(error, f'LUN {record.name}') from error
+
     def remove(self, record):
         """Forget a LUN, after its file was removed; durable. Not there is success."""
         place = self._place(record.pool, record.name) + SUFFIX

@@ -27,23 +27,30 @@ class QsdDriver(LunFiles):
         self._monitor = Monitor(conf.qmp_socket, conf.array_timeout)
         self._unserved = {}              # (pool, lun) -> why it could not be brought back
         self._stopping = concurrency.native_event()
-        self._takeover = Takeover(self._array, self._records, self._locked, conf.array_patience, self._stopping)
+        self._takeover = Takeover(self._array, self._records, self._locked, conf.array_patience, conf.array_timeout / 2,
+                                  self._stopping)
 
     def start(self):
-        """Meet the daemon, and bring back what it forgot."""
+        """Meet the daemon, bring back what it forgot, and end what an agent before us left in the midst of a switch."""
         self._stopping.clear()
-        with self._array():
-            pass
+        with self._array() as array:
+            self._takeover.settle_all(array)
 
     def stop(self):
-        """Let the take-overs go on without us."""
+        """Let the take-overs go on without us; but those whose clients are held back are ended first."""
         self._stopping.set()
+        try:
+            with self._monitor.session() as session:        # its turn comes when no switch is under way
+                self._takeover.settle_all(Array(session, self._records, self.conf.tls_credentials))
+        except exceptions.DriverError as error:
+            LOG.warning('whether a switch is under way is seen when the agent is back: %s', error)
 
     # --- what is there ---
 
     def pools(self):
         """Describe the pools; a daemon that was restarted gets back what it served."""
-        with self._array():
+        with self._array() as array:
+            self._takeover.settle_all(array)
             return tuple(self._pool(name, directory) for name, directory in self._records.pools.items())
 
     def list(self):

@@ -1,9 +1,13 @@
 """The take-over of another array's LUN (seed 001: migrate_volume_target and complete_migration_target).
 
-The remote LUN is served under this array's own export while it is mirrored to a local file; each write goes to both. When the mirror is
-ready, the marker `local is complete` is made durable, and only then does the array switch to the local file. A daemon that starts without
-the marker mirrors again from the remote, which has every write; with it, it serves the local file, which has every write too, for
-from readiness on no write was acknowledged before both had it.
+The remote LUN is served under this array's own export while it is mirrored to a local file; each write goes to both, but a flush
+only to the remote. When the mirror is ready the array holds its clients back, writes what is under way, flushes the local file, and
+stands there (`pending`). Only then is the marker `local is complete` made durable, and then the array switches to the local file and lets
+the clients go on.
+Without the marker a daemon that starts mirrors again from the remote, which has every write; with it, it serves the local file, which has
+every write, flushed, for none is acknowledged between `pending` and the switch.
+
+Who waits at `pending` waits for the agent: one that starts, and each heartbeat, ends what an agent left there (`settle_all`).
 """
 import dataclasses
 import time
@@ -11,12 +15,16 @@ import time
 from oslo_log import log
 
 from migrator import concurrency, exceptions
-from migrator.volume.qmp import ArraySilent
+from migrator.volume.array import DRAINED, job_id
+from migrator.volume.qmp import ArraySilent, Refused
 
 LOG = log.getLogger(__name__)
 
 #: Seconds between two looks at a mirror.
 INTERVAL = 0.2
+
+#: Seconds between two looks at a job for which clients wait.
+POLL = 0.01
 
 replace = dataclasses.replace
 
@@ -25,14 +33,16 @@ class Takeover:
     """Waits for the end of one take-over, and looks after the marker.
 
     open_array: a context manager that gives an Array. records: Records. locked: a context manager, held while the LUN's record is
-    changed. patience: seconds for which an array that does not answer is waited for. stopping: a native Event, set when the agent ends.
+    changed. patience: seconds for which an array that does not answer is waited for. drain_seconds: for which it may take to hold clients
+    back before other commands get their turn again. stopping: a native Event, set when the agent ends.
     """
 
-    def __init__(self, open_array, records, locked, patience, stopping, clock=time.monotonic):
+    def __init__(self, open_array, records, locked, patience, drain_seconds, stopping, clock=time.monotonic):
         self._open_array = open_array
         self._records = records
         self._locked = locked
         self._patience = patience
+        self._drain_seconds = drain_seconds
         self._stopping = stopping
         self._clock = clock
 
@@ -62,35 +72,105 @@ class Takeover:
                 return self._tidy(array, record, job)
             if job is None:
                 return self._without_job(array, record)
+            if job['status'] == 'ready' and job['io-status'] == 'ok' and not self._stopping.is_set():
+                job = self._drain(array, record)
+            record, job = self._end(array, record, job)
             if job['status'] == 'concluded':
                 return self._concluded(array, record, job)
-            if job['ready'] and job['io-status'] == 'ok' and job['status'] == 'ready':
-                self._records.put(replace(record, mirror=replace(record.mirror, local_is_complete=True)))
-                array.switch(record)
             return False
+
+    def _drain(self, array, record):
+        """Let the array hold the clients back; returns the job, which is `pending` unless that takes too long."""
+        self._records.put(record)       # on a disk that is full this fails before anybody waits, and not when the marker is due
+        array.drain(record)
+        return self._await(array, record, ('ready', 'waiting'))
+
+    def _await(self, array, record, states):
+        """Wait a while for the job to leave these states; returns it."""
+        until = self._clock() + self._drain_seconds
+        while (job := array.job(record)) is not None and job['status'] in states and self._clock() < until:
+            concurrency.native_sleep(POLL)
+        if job is None:
+            raise exceptions.DriverError(f'somebody else has ended the mirror of {record.name}')
+        return job
+
+    def _end(self, array, record, job):
+        """End a job that is `pending`: the marker, then the switch. A marker that a job has belied is withdrawn. Returns (Record, job)."""
+        if job['status'] == 'pending':
+            record = self._mark(array, record)
+            try:
+                array.switch(record)
+            except Refused as error:
+                self._give_up(array, record)
+                raise exceptions.DriverError(f'the array does not switch to {record.name}: {error}') from error
+            job = self._await(array, record, ('waiting', 'pending', 'aborting'))
+        if job['status'] not in (*DRAINED, 'concluded') or job.get('error'):
+            record = self._withdraw(record)
+        return record, job
+
+    def _mark(self, array, record):
+        """Make it durable that the local file is complete; if that cannot be, clients go on at the remote. Returns the Record."""
+        try:
+            self._records.flush(record)
+            return self._records.put(replace(record, mirror=replace(record.mirror, local_is_complete=True)))
+        except exceptions.DriverError:
+            self._give_up(array, record)
+            raise
+
+    def _give_up(self, array, record):
+        """Let the clients, who wait, go on at the remote; but not before it is certain that there is no marker."""
+        record = self._records.get(record.pool, record.name) or record
+        self._withdraw(record)
+        array.cancel_mirror(record)
+        if self._await(array, record, ('waiting', 'pending', 'aborting'))['status'] == 'concluded':
+            array.dismiss(record)
+        array.look()
+
+    def settle_all(self, array):
+        """End what an agent left that died in the midst of a switch, and for which clients wait. For every start and heartbeat."""
+        jobs = {number: status for number, status in array.jobs().items() if status in ('pending', 'concluded')}
+        for record in self._records.all() if jobs else ():
+            if job_id(record) in jobs:
+                try:
+                    self.settle(array, record)
+                except ArraySilent:
+                    raise
+                except exceptions.DriverError as error:
+                    LOG.error('the take-over of %s cannot be brought to an end: %s', record.name, error)
+
+    def settle(self, array, record):
+        """See that the marker is true and that nobody waits for an agent that is gone; returns the Record as it is then. How a job has
+        failed is left for `complete` to tell. Only within a session, which nobody else has at the same time."""
+        job = array.job(record) if record.mirror is not None else None
+        if job is None or not (job['status'] == 'pending' or record.mirror.local_is_complete):
+            return record
+        record, _job = self._end(array, record, job)
+        array.look()
+        return record
 
     def _without_job(self, array, record):
         """The daemon was restarted, or somebody ended the job. With the marker the local file is served; without it, mirrored again."""
         if record.mirror.local_is_complete and not array.serves_remote(record):
-            return self._settle(array, record, None)
+            return self._finish(array, record, None)
         array.bring_back(self._withdraw(record))
         return False
 
     def _concluded(self, array, record, job):
+        array.look()
         error = job.get('error', '')
         if not error and not array.serves_remote(record):
-            return self._settle(array, record, job)
+            return self._finish(array, record, job)
         self._withdraw(record)
         array.dismiss(record)
         raise exceptions.DriverError(f'the mirror of {record.name} failed: {error or "it was ended before the switch"}')
 
     def _withdraw(self, record):
         """The local file has missed something, or may have: take back the word that it is complete, before anything else."""
-        if not record.mirror.local_is_complete:
+        if record.mirror is None or not record.mirror.local_is_complete:
             return record
         return self._records.put(replace(record, mirror=replace(record.mirror, local_is_complete=False)))
 
-    def _settle(self, array, record, job):
+    def _finish(self, array, record, job):
         """The switch is done. The record says so before the traces of the job go: they are how a repetition knows of the switch."""
         record = self._records.put(replace(record, mirror=None))
         LOG.info('LUN %s is complete and served from pool %s alone', record.name, record.pool)
