@@ -109,6 +109,11 @@ def native_connection(host, port, timeout):
     return _original('socket').create_connection((host, port), timeout=timeout)
 
 
+def native_addresses(host):
+    """Resolve a name to its addresses, a set of words; OSError if nobody knows it. For use in native threads."""
+    return {found[4][0] for found in _original('socket').getaddrinfo(host, None)}
+
+
 def native_thread(fn, *args, **kwargs):
     """Start a real, daemonic thread, such as libvirt's event loop; returns its Thread. It must not touch green primitives."""
     thread = _original('threading').Thread(target=fn, args=args, kwargs=kwargs, daemon=True)

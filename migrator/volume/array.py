@@ -122,6 +122,10 @@ class Array:
             self.session('block-export-add', type='nbd', id=number, node_name=node, name=export, writable=writable)
             self.exports[number] = {'id': number, 'node-name': node}
 
+    def has_export(self, export):
+        """True if the daemon serves something under this name."""
+        return short('x', export) in self.exports
+
     def served(self, record):
         """Give the node that clients read and write.
 

@@ -3,6 +3,7 @@
 A driver's tests subclass `VolumeDriverContract` and `TakeoverContract` with a `VolumeHarness`.
 """
 import abc
+import dataclasses
 import threading
 import uuid
 
@@ -263,3 +264,11 @@ class TakeoverContract(Base):
         read_only = self.a.export('fast', 'vol', 'ro', False)
         self.assertEqual((False, False, {}), self.b.migrate_volume_target(self.a.show('fast', 'vol'), read_only, self.target))
         self.assertEqual(set(), self.harness.left(self.b))
+
+    def test_a_lun_of_the_array_itself_holds_up_nothing(self):
+        """Given a LUN of the array that is to take it over, whether it does or declines: it answers, and the LUN can be read."""
+        before = self.harness.left(self.a)
+        moved, _, _ = self.a.migrate_volume_target(self.a.show('fast', 'vol'), self.source, dataclasses.replace(self.target, backend='a'))
+        self.assertEqual(not moved, before == self.harness.left(self.a))
+        self.assertTrue(self.a.pools())
+        self.assertTrue(self.harness.read(self.source) == bytes(self.model))

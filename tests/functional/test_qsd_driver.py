@@ -1,5 +1,6 @@
 """The volume driver `qsd` against real storage daemons and real NBD clients: the contract, and both sides of its marker."""
 import contextlib
+import dataclasses
 import types
 from unittest import mock
 
@@ -75,6 +76,17 @@ class TakeoverTest(volume_driver.TakeoverContract, base.TestCase):
 
     def make_harness(self):
         return QsdHarness(self.useFixture, 'qcow2')
+
+    def test_a_lun_of_the_same_daemon_is_declined(self):
+        """Given a daemon that serves two backends, when one is asked to take over from the other, by whatever name of the daemon, then it
+        declines, nothing is made, and the daemon answers."""
+        other = self.harness.driver('a')
+        target = dataclasses.replace(self.target, backend='a')
+        before = self.harness.left(self.a)
+        for host in ('127.0.0.1', 'localhost', '127.0.0.9'):
+            there = dataclasses.replace(self.source, uri=self.source.uri.replace('127.0.0.1', host))
+            self.assertEqual((False, False, {}), other.migrate_volume_target(self.a.show('fast', 'vol'), there, target), host)
+            self.assertEqual((before, True), (self.harness.left(self.a), self.harness.serves(self.source)), host)
 
     def die_instead_of_switching(self, marked):
         """The array dies at the moment at which it should switch; `marked` gets what the record said then."""

@@ -6,6 +6,7 @@ from oslo_log import log
 from migrator import concurrency, config, exceptions
 from migrator.rpc import volume_facts as facts
 from migrator.states import LunState
+from migrator.volume import reach
 from migrator.volume.array import Array
 from migrator.volume.drivers.qsd.takeover import Takeover
 from migrator.volume.lun_files import LunFiles, locator
@@ -67,12 +68,15 @@ class QsdDriver(LunFiles):
     # --- migration ---
 
     def migrate_volume_target(self, lun, connection, target):
-        """Take over a LUN that can be written at its own array; decline anything else."""
+        """Take over a LUN that can be written at its own array; decline anything else, and what is on this array: a daemon that connects
+        to itself waits for ever for its own answer."""
         if not connection.writable or (connection.tls and not self.conf.tls_credentials):
             return False, False, {}
         wanted = Record(target.pool, target.lun, self._format, target.size, target.migration_id,
                         mirror=Mirror(connection.uri, connection.tls))
         with self._locked(target.pool, target.lun), self._array() as array:
+            if self._is_own(array, connection):
+                return False, False, {}
             record = self._make(wanted)
             try:
                 array.bring_back(record)
@@ -109,6 +113,13 @@ class QsdDriver(LunFiles):
         return facts.Progress(True, job['total-progress'], job['current-progress'], ready=job['ready'])
 
     # --- inside ---
+
+    def _is_own(self, array, connection):
+        """True if an export is of this daemon, maybe of another backend of it, or reached by another name or a forwarded address."""
+        _, port, export = reach.parts(connection.uri)
+        if reach.same_place(connection.uri, self.conf.listen_address, self.conf.listen_port):
+            return True
+        return int(port) == self.conf.listen_port and array.has_export(export)
 
     @contextlib.contextmanager
     def _array(self, _pool='', _lun=''):
