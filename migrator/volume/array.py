@@ -4,9 +4,9 @@ Everything here is "make it so": nodes and exports that exist are left alone, so
 """
 import hashlib
 import os
-import re
 
 from migrator import exceptions
+from migrator.volume import reach
 from migrator.volume.qmp import Refused
 
 #: A node that says that everything recorded was brought back; a daemon without it has been restarted since.
@@ -21,8 +21,6 @@ BUFFER = 2 << 20
 
 #: States of a job that has copied everything and holds its clients back.
 DRAINED = ('waiting', 'pending')
-
-_URI = re.compile(r'nbds?://(?P<host>[^/]+?):(?P<port>\d+)/(?P<export>[^/]+)\Z')
 
 
 def short(kind, *names):
@@ -43,6 +41,7 @@ class Array:
         self.records = records
         self.credentials = credentials
         self.nodes, self.exports = set(), {}
+        self._silent = {}        # (host, port) of arrays that do not answer -> why
         self.look()
 
     def look(self):
@@ -65,13 +64,25 @@ class Array:
         """Make the node of the LUN that is taken over; returns its name. Refused when it cannot be reached."""
         node = short('r', record.pool, record.name)
         if node not in self.nodes:
-            where = _URI.match(record.mirror.uri)
+            host, port, export = reach.parts(record.mirror.uri)
+            self._probe(host, port)
             more = {}
             if record.mirror.tls:
-                more = {'tls-creds': self._client_credentials(), 'tls-hostname': where['host']}
-            self._add(node, driver='nbd', server={'type': 'inet', 'host': where['host'], 'port': where['port']}, export=where['export'],
-                      reconnect_delay=RECONNECT, **more)
+                more = {'tls-creds': self._client_credentials(), 'tls-hostname': host}
+            # The daemon does nothing else while it connects, nor do its other exports: never without `open-timeout`.
+            self._add(node, driver='nbd', server={'type': 'inet', 'host': host, 'port': port}, export=export,
+                      reconnect_delay=RECONNECT, open_timeout=reach.SECONDS, **more)
         return node
+
+    def _probe(self, host, port):
+        """Raise DriverError unless the remote array answers; each is waited for once in a session."""
+        if (host, port) not in self._silent:
+            try:
+                reach.probe(host, port)
+            except exceptions.DriverError as error:
+                self._silent[host, port] = str(error)
+        if (host, port) in self._silent:
+            raise exceptions.DriverError(self._silent[host, port])
 
     def drop_nodes(self, record):
         """Close the LUN's files and its remote. Refused while something uses them."""

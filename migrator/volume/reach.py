@@ -33,8 +33,8 @@ def _addresses(host):
 def probe(host, port):
     """Return when an NBD server greets there. Raises DriverError in words when it does not within SECONDS."""
     try:
-        with concurrency.native_connection(host.strip('[]'), int(port), SECONDS) as link:
-            greeting = link.recv(8)
+        with concurrency.native_connection(host.strip('[]'), int(port), SECONDS) as link, link.makefile('rb') as stream:
+            greeting = stream.read(8)
     except OSError as error:
         raise exceptions.DriverError(f'the remote array at {host}:{port} does not answer: {error}') from error
     if greeting != b'NBDMAGIC':

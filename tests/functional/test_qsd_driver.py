@@ -1,10 +1,15 @@
 """The volume driver `qsd` against real storage daemons and real NBD clients: the contract, and both sides of its marker."""
 import contextlib
 import dataclasses
+import signal
+import time
 import types
+import uuid
 from unittest import mock
 
 from migrator import exceptions
+from migrator.rpc import volume_facts as facts
+from migrator.volume import reach
 from migrator.volume.array import Array as ArraySide
 from migrator.volume.drivers.qsd.driver import QsdDriver
 from migrator.volume.qmp import ArraySilent
@@ -123,3 +128,61 @@ class TakeoverTest(volume_driver.TakeoverContract, base.TestCase):
         self.put(connection, 8 * MIB, MIB, 0xab)
         self.b.complete_migration_target(self.target)
         self.assert_whole(connection)
+
+
+class SilentSourceTest(base.TestCase):
+    """A source whose daemon is frozen: connections are made, and nothing answers."""
+
+    timeout = 120
+
+    def setUp(self):
+        super().setUp()
+        self.harness = QsdHarness(self.useFixture, 'raw')
+        self.a, self.b = self.harness.a, self.harness.b
+        owner = str(uuid.uuid4())
+        self.a.create('fast', 'vol', MIB, owner)
+        self.b.create('fast', 'other', MIB, owner)
+        self.source = self.a.export('fast', 'vol', 'vol-export', True)
+        self.other = self.b.export('fast', 'other', 'other-export', True)
+        self.target = facts.Target(str(uuid.uuid4()), str(uuid.uuid4()), 'host', 'b', 'fast', 'vol-new', MIB)
+        self.daemon = self.harness.arrays['a'].process
+        self.addCleanup(self.daemon.send_signal, signal.SIGCONT)
+
+    def take_over(self):
+        """Ask for it."""
+        return self.b.migrate_volume_target(facts.Lun('fast', 'vol', size=MIB), self.source, self.target)
+
+    def assert_refused(self):
+        """The take-over ends in an error; nothing is left, and the target's other exports are served."""
+        with self.assertRaises(exceptions.DriverError):
+            self.take_over()
+        self.assertEqual({'other.raw', 'other.lun'}, self.harness.left(self.b))
+        self.assertTrue(self.harness.serves(self.other))
+
+    def test_nothing_is_begun_with_it(self):
+        self.daemon.send_signal(signal.SIGSTOP)
+        self.assert_refused()
+
+    def test_one_that_falls_silent_between_question_and_connection(self):
+        self.daemon.send_signal(signal.SIGSTOP)
+        with mock.patch('migrator.volume.reach.probe'):
+            self.assert_refused()
+
+    def test_it_does_not_take_the_target_down(self):
+        """Given a take-over from it, when the target's array restarts, then all else is served at once, it is not asked at every turn, and
+        its LUN is served when it answers again."""
+        self.take_over()
+        connection = self.b.export('fast', 'vol-new', 'new-export', True)
+        self.daemon.send_signal(signal.SIGSTOP)
+        self.harness.restart_array(self.b)
+        with mock.patch('migrator.volume.reach.probe', wraps=reach.probe) as probe:
+            self.b.pools()
+            self.assertEqual((True, False), (self.harness.serves(self.other), self.harness.serves(connection)))
+            self.b.pools()
+            self.b.list()
+        self.assertEqual(1, probe.call_count)
+        self.daemon.send_signal(signal.SIGCONT)
+        self.b._unserved._clock = lambda: time.monotonic() + 60
+        self.b.pools()
+        self.assertTrue(self.harness.serves(connection))
+        self.b.complete_migration_target(self.target)

@@ -9,6 +9,7 @@ from migrator.states import LunState
 from migrator.volume import reach
 from migrator.volume.array import Array
 from migrator.volume.drivers.qsd.takeover import Takeover
+from migrator.volume.drivers.qsd.unserved import Unserved
 from migrator.volume.lun_files import LunFiles, locator
 from migrator.volume.qmp import Monitor
 from migrator.volume.records import Mirror, Record
@@ -26,7 +27,7 @@ class QsdDriver(LunFiles):
         super().__init__(conf, host, backend)
         self._format = conf.format
         self._monitor = Monitor(conf.qmp_socket, conf.array_timeout)
-        self._unserved = {}              # (pool, lun) -> why it could not be brought back
+        self._unserved = Unserved()
         self._stopping = concurrency.native_event()
         self._takeover = Takeover(self._array, self._records, self._locked, conf.array_patience, conf.array_timeout / 2,
                                   self._stopping)
@@ -52,6 +53,7 @@ class QsdDriver(LunFiles):
         """Describe the pools; a daemon that was restarted gets back what it served."""
         with self._array() as array:
             self._takeover.settle_all(array)
+            self._retry(array)
             return tuple(self._pool(name, directory) for name, directory in self._records.pools.items())
 
     def list(self):
@@ -123,26 +125,33 @@ class QsdDriver(LunFiles):
 
     @contextlib.contextmanager
     def _array(self, _pool='', _lun=''):
-        """Open a session with the daemon, which has by then got back all that could be brought back."""
+        """Open a session with the daemon, which has by then got back what can be brought back."""
         with self._monitor.session() as session:
             array = Array(session, self._records, self.conf.tls_credentials)
-            if not array.restored or self._unserved:
+            if not array.restored:
                 self._restore(array)
             yield array
 
     def _restore(self, array):
-        """Serve every LUN as recorded. One that cannot be is tried again at the next session; the others need not wait for it."""
-        failed = {}
-        for record in self._records.all():
-            if record.state is LunState.READY:
-                try:
-                    array.bring_back(record)
-                except exceptions.AgentError as error:
-                    failed[record.pool, record.name] = str(error)
-        for (pool, lun), why in failed.items():
-            if self._unserved.get((pool, lun)) != why:
-                LOG.error('LUN %s of pool %s cannot be served: %s', lun, pool, why)
-        for pool, lun in self._unserved.keys() - failed.keys():
-            LOG.info('LUN %s of pool %s is served again', lun, pool)
-        self._unserved = failed
+        """Serve every LUN as recorded; last those that need another array, which may be silent: no guest of the others waits for it."""
+        self._unserved.clear()
+        for record in sorted(self._records.all(), key=lambda record: record.mirror is not None):
+            self._bring_back(array, record)
         array.mark_restored()
+
+    def _retry(self, array):
+        """Try those again that could not be served, each after a pause that grows."""
+        for key in self._unserved.due():
+            self._bring_back(array, self._records.get(*key), key)
+
+    def _bring_back(self, array, record, key=None):
+        key = key or (record.pool, record.name)
+        try:
+            if record is not None and record.state is LunState.READY:
+                array.bring_back(record)
+        except exceptions.AgentError as error:
+            if self._unserved.failed(key, str(error)):
+                LOG.error('LUN %s of pool %s cannot be served: %s', key[1], key[0], error)
+        else:
+            if self._unserved.served(key):
+                LOG.info('LUN %s of pool %s is served again', key[1], key[0])

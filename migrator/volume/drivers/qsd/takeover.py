@@ -133,8 +133,6 @@ class Takeover:
             if job_id(record) in jobs:
                 try:
                     self.settle(array, record)
-                except ArraySilent:
-                    raise
                 except exceptions.DriverError as error:
                     LOG.error('the take-over of %s cannot be brought to an end: %s', record.name, error)
 
