@@ -158,6 +158,44 @@ class Qcow2Test(SwitchCase):
         self.client.begin()
         self.assert_ends_well()
 
+    def stop_at_the_marker(self):
+        """Let what completes the take-over die behind the marker; the agent goes on with other work."""
+        def act():
+            raise AgentDies
+        with self.at('behind the marker', act), self.assertRaises(AgentDies):
+            self.b.complete_migration_target(self.target)
+        self.assertTrue(self.marked())
+
+    def test_a_client_that_comes_while_the_marker_stands(self):
+        """Given clients that are held back behind the marker, when another one is let in, then all of them go on at the local file."""
+        self.stop_at_the_marker()
+        second = FlushingClient(self.b.export('fast', 'vol-new', 'second-export', True), DATA_AT // 2)
+        self.addCleanup(second.finish)
+        second.await_writes()
+        self.client.await_writes()
+        second.finish()
+        self.b.unexport('fast', 'vol-new', 'second-export', force=True)
+        self.client.flushed = {}                # they wrote to the same blocks
+        self.assert_ends_well()
+
+    def test_a_client_that_comes_when_the_mirror_has_failed_behind_the_marker(self):
+        """Given a marker, and a mirror that failed behind it, when a client is let in, then it gets what the others write: the remote."""
+        self.stop_at_the_marker()
+        with self.b._array() as array:
+            record = self.b._records.get('fast', 'vol-new')
+            array.cancel_mirror(record)
+            wait_until(lambda: array.job(record)['status'] == 'concluded', 20, 'the end of the mirror')
+        self.client.await_writes()
+        second = self.b.export('fast', 'vol-new', 'second-export', False)
+        self.assertFalse(self.marked())
+        self.client.await_writes()
+        self.client.finish()
+        self.assertEqual([], self.client.missing(self.harness.read(second)))
+        self.client.begin()
+        with self.assertRaises(exceptions.DriverError):
+            self.b.complete_migration_target(self.target)       # how it failed
+        self.assert_ends_well()
+
     def test_the_next_heartbeat_ends_what_was_left(self):
         """Given clients that are held back by a job that nobody ends, when the agent tells of its pools, then they go on."""
         with self.b._array() as array:

@@ -116,6 +116,10 @@ class QsdDriver(LunFiles):
 
     # --- inside ---
 
+    def _settled(self, array, record):
+        """Give the record when the marker, if there is one, is true: it decides which data a new client gets."""
+        return self._takeover.settle(array, record)
+
     def _is_own(self, array, connection):
         """True if an export is of this daemon, maybe of another backend of it, or reached by another name or a forwarded address."""
         _, port, export = reach.parts(connection.uri)
