@@ -17,6 +17,9 @@ replace = dataclasses.replace
 #: Seconds for which qemu-img may make an empty file.
 QEMU_IMG_SECONDS = 60
 
+#: Where the header of a qcow2 file has `nb_snapshots`, four bytes, big-endian (QEMU's docs/interop/qcow2.txt).
+NB_SNAPSHOTS = 60
+
 
 class LunFiles(driver.VolumeDriver):
     """LUNs as files in the directories of the option `pools`."""
@@ -75,8 +78,21 @@ class LunFiles(driver.VolumeDriver):
         except FileNotFoundError:
             allocated = 0
         return facts.Lun(record.pool, record.name, state, record.size, allocated, record.format, record.owner,
-                         exports=tuple(facts.Export(name, writable) for name, writable in sorted(record.exports.items())),
+                         self._snapshots(record), tuple(facts.Export(name, writable) for name, writable in sorted(record.exports.items())),
                          mirror=record.mirror.uri if record.mirror else '', locator=locator(record))
+
+    def _snapshots(self, record):
+        """Count the snapshots inside a qcow2 file, whoever made them: they are not moved with it."""
+        if record.format != 'qcow2':
+            return 0
+        try:
+            with open(self._records.path(record), 'rb') as stream:
+                header = stream.read(NB_SNAPSHOTS + 4)
+        except FileNotFoundError:
+            return 0
+        except OSError as error:
+            raise exceptions.DriverError(f'LUN {record.name} cannot be read: {error.strerror}') from error
+        return int.from_bytes(header[NB_SNAPSHOTS:], 'big')
 
     # --- life of a LUN ---
 

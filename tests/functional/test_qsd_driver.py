@@ -2,6 +2,7 @@
 import contextlib
 import dataclasses
 import signal
+import subprocess
 import time
 import types
 import uuid
@@ -15,7 +16,7 @@ from migrator.volume.drivers.qsd.driver import QsdDriver
 from migrator.volume.qmp import ArraySilent
 from tests import base
 from tests.contract import volume_driver
-from tests.contract.volume_driver import MIB
+from tests.contract.volume_driver import MIB, SIZE
 from tests.functional.nbd_clients import NbdClients
 from tests.lab.array import Array
 
@@ -74,6 +75,20 @@ class Qcow2Test(volume_driver.VolumeDriverContract, base.TestCase):
 
     def make_harness(self):
         return QsdHarness(self.useFixture, 'qcow2')
+
+
+    def test_snapshots_in_the_file_are_told(self):
+        """Given snapshots that somebody made, then the driver tells how many, so that the volume is not moved without them."""
+        self.a.create('fast', 'vol', SIZE, self.owner)
+        self.assertEqual(0, self.a.show('fast', 'vol').snapshots)
+        snapshot(self.harness.arrays['a'], 'vol', 'one')
+        snapshot(self.harness.arrays['a'], 'vol', 'two')
+        self.assertEqual([2, 2], [self.a.show('fast', 'vol').snapshots, self.a.list()[0].snapshots])
+
+
+def snapshot(array, lun, name):
+    """Make a snapshot inside a qcow2 file that nobody has open."""
+    subprocess.run(['qemu-img', 'snapshot', '-c', name, f'{array.pools["fast"]}/{lun}.qcow2'], check=True, timeout=60)
 
 
 class TakeoverTest(volume_driver.TakeoverContract, base.TestCase):

@@ -57,17 +57,19 @@ class Client:
         return bytes(self.model)
 
 
-class RealArraysTest(base.TestCase):
+class RealArraysCase(base.TestCase):
     """Two agents: `east` with the arrays a and c, `west` with b; and a simulated guest that volumes are attached to."""
 
     timeout = 300
+    form = 'raw'
 
     def setUp(self):
         super().setUp()
         urls = self.useFixture(services.Broker()).url, self.useFixture(services.Database('mysql')).url
-        self.arrays = {name: self.useFixture(Array(name)) for name in 'abc'}
-        made = {name: {'driver': 'qsd', 'pools': f'fast:{array.pools["fast"]}', 'format': 'raw', 'qmp_socket': array.socket,
-                       'listen_address': array.address, 'listen_port': array.port} for name, array in self.arrays.items()}
+        self.arrays = {name: self.useFixture(Array(name, ('fast', 'slow'))) for name in 'abc'}
+        made = {name: {'driver': 'qsd', 'pools': ','.join(f'{pool}:{path}' for pool, path in array.pools.items()), 'format': self.form,
+                       'qmp_socket': array.socket, 'listen_address': array.address, 'listen_port': array.port}
+                for name, array in self.arrays.items()}
         self.cluster = self.useFixture(Cluster(*urls, hosts=('one',), arrays={
             'east': {'a': made['a'], 'c': made['c']}, 'west': {'b': made['b']}}))
         self.api = self.cluster.api
@@ -84,7 +86,8 @@ class RealArraysTest(base.TestCase):
     def file(self):
         """Where the catalogue has the volume's data."""
         row = self.api.volume_show('data')
-        return pathlib.Path(self.arrays[row['pool'].partition('@')[2].partition('#')[0]].pools['fast']) / f'{row["lun"]}.raw'
+        backend, _, pool = row['pool'].partition('@')[2].partition('#')
+        return pathlib.Path(self.arrays[backend].pools[pool]) / f'{row["lun"]}.{self.form}'
 
     def migrate(self, destination, status=Status.COMPLETED, **options):
         """Move it and wait for the end; returns the migration with its timeline."""
@@ -100,7 +103,8 @@ class RealArraysTest(base.TestCase):
         """The volume is at one array alone, with this in it, and nothing is held, exported or owed."""
         self.assertEqual(at, self.api.volume_show('data')['pool'].partition('#')[0])
         self.assertTrue(self.file().read_bytes() == data, 'the data is not what was written')
-        self.assertEqual(1, sum(len([f for f in array.files() if f.endswith('.raw')]) for array in self.arrays.values()))
+        files = [file for array in self.arrays.values() for pool in array.pools for file in array.files(pool)]
+        self.assertEqual(1, len([file for file in files if file.endswith('.raw')]), files)
         self.assertEqual([], self.cluster.rows(tables.resource_lock))
         self.assertEqual([], [debt for debt in self.cluster.rows(tables.debt) if debt.paid_at is None])
 
@@ -109,6 +113,10 @@ class RealArraysTest(base.TestCase):
         ended = self.cluster.ended(self.api.volume_attach('data', self.guest))
         self.assertEqual(Status.COMPLETED, ended['status'], ended)
         return self.api.volume_show('data')['attachments'][0]['uri']
+
+
+class RealArraysTest(RealArraysCase):
+    """Each way that real drivers offer."""
 
     def test_written_to_while_its_data_is_still_on_its_way(self):
         """Given a volume that the target has taken over, when a guest gets it before its data is there, and writes throughout, then
@@ -142,6 +150,16 @@ class RealArraysTest(base.TestCase):
         self.assertLess(self.file().stat().st_blocks * 512, 48 * MIB)
         self.assert_is(data, 'west@b')
 
+    def test_between_two_pools_of_one_array(self):
+        """Given an array that cannot take over what is its own, when a volume is to go to its other pool, then both drivers are asked and
+        decline, the volume is copied, and the array goes on to serve others."""
+        data = self.volume(64 * MIB, 32 * MIB)
+        ended = self.migrate('east@a#slow')
+        self.assertEqual(['migrate_volume', 'migrate_volume_target', 'copy_volume'],
+                         [step for step in self.steps(ended) if step in ('migrate_volume', 'migrate_volume_target', 'copy_volume')])
+        self.assertEqual('east@a#slow', self.api.volume_show('data')['pool'])
+        self.assert_is(data, 'east@a')
+
     def test_an_array_that_dies_while_it_takes_over(self):
         """Given a take-over whose data is on its way, when the target's array dies and comes back, then it fetches the rest."""
         data = self.volume(512 * MIB, 512 * MIB)
@@ -171,3 +189,26 @@ class RealArraysTest(base.TestCase):
         self.assertIn(won, next(answer for answer in answers if answer != won))
         ended = self.cluster.ended({'id': won}, timeout=120)
         self.assert_is(data, f'{ended["destination_host"]}@{"b" if ended["destination_host"] == "west" else "c"}')
+
+
+class SnapshotsTest(RealArraysCase):
+    """LUNs as qcow2 files, which may have snapshots inside."""
+
+    form = 'qcow2'
+
+    def test_a_volume_with_snapshots_stays_where_it_is(self):
+        """Given a volume with a snapshot that somebody made, when it is to move in either way, then that is refused in words before
+        anything is made; without the snapshot it moves."""
+        self.assertEqual(Status.COMPLETED, self.cluster.ended(self.api.volume_create('data', 64 * MIB, 'east@a#fast'))['status'])
+        source = self.file()
+        subprocess.run(['qemu-img', 'snapshot', '-c', 'kept', source], check=True, timeout=60)
+        for forced in (False, True):
+            ended = self.cluster.ended(self.api.volume_migrate('data', 'west@b', options={'force_host_copy': forced}))
+            self.assertNotEqual(Status.COMPLETED, ended['status'])
+            self.assertIn('1 snapshots', str(ended))
+            self.assertEqual(set(), self.arrays['b'].files())
+            self.assertEqual(('available', source), (self.api.volume_show('data')['status'], self.file()))
+            self.assertEqual([], self.cluster.rows(tables.resource_lock))
+        subprocess.run(['qemu-img', 'snapshot', '-d', 'kept', source], check=True, timeout=60)
+        self.migrate('west@b')
+        self.assertEqual((False, 1), (source.exists(), len([name for name in self.arrays['b'].files() if name.endswith('.qcow2')])))
