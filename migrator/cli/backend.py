@@ -5,7 +5,12 @@ from migrator.cli import base, output
 def pools(found):
     """Describe pools, one a line."""
     return '\n'.join(f'{output.plain(pool["name"].partition("#")[2])}: {output.size(pool["free"])} free of {output.size(pool["total"])}, '
-                     f'{pool["volumes"]} volumes of {output.size(pool["allotted"])} in all' for pool in found)
+                     f'{promised(pool)}{pool["volumes"]} volumes of {output.size(pool["allotted"])} in all' for pool in found)
+
+
+def promised(pool):
+    """Tell what of the free room is spoken for, if any is. A conductor of a former version does not tell."""
+    return f'{output.size(pool["promised"])} of it promised, ' if pool.get('promised') else ''
 
 
 def words(found):

@@ -24,8 +24,16 @@ def check(place, pool, size, wanted_type):
     if wanted_type and wanted_type not in place.backend.types:
         served = ', '.join(place.backend.types) or 'none'
         raise exceptions.MigrationRefused(f'{place.name} does not serve volumes of type {wanted_type}; its types: {served}')
-    if size > pool.free:
-        raise exceptions.NoRoom(f'{place.name}#{pool.name} has {words(pool.free)} free, the volume needs {words(size)}')
+    check_room(place, pool, pool.name, size, 'the volume needs {}')
+
+
+def check_room(place, pool, name, size, why):
+    """Raise NoRoom unless a pool may be given `size` bytes more. pool: None is one that is not there any more. why: in words, {} is
+    how much."""
+    if size > place.room(pool):
+        taken = place.promised.get(name, 0)
+        kept = f', of which {words(taken)} are kept for requests that came before' if taken else ''
+        raise exceptions.NoRoom(f'{place.name}#{name} has {words(pool.free if pool else 0)} free{kept}, {why.format(words(size))}')
 
 
 def known_type(found, wanted_type):
@@ -66,7 +74,7 @@ def choose(found, size, wanted_type, wanted, usable):
             except exceptions.Conflict as error:
                 against.append(error)
     if good:
-        return max(good, key=lambda option: (option[1].free, option[0].name, option[1].name))
+        return max(good, key=lambda option: (option[0].room(option[1]), option[0].name, option[1].name))
     if len(against) == 1:
         raise against[0]
     raise exceptions.NotPossible(f'no pool can take the volume: {"; ".join(dict.fromkeys(map(str, against))) or "there is none"}')

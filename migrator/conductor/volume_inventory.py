@@ -8,7 +8,7 @@ from oslo_log import log
 
 from migrator import exceptions
 from migrator.conductor.db import debts, hosts, ledger
-from migrator.conductor.inventory import RACES, late
+from migrator.conductor.inventory import RACES, late, looked_at
 from migrator.rpc import facts
 from migrator.states import AgentKind
 
@@ -52,8 +52,15 @@ class VolumeInventory:
         known = hosts.get_many(tx, [beat.host], KIND).get(beat.host)
         if late(beat, known):
             return False
-        hosts.beat(tx, known, beat, KIND, told={'backends': facts.to_wire(beat.backends)})
+        hosts.beat(tx, known, beat, KIND, told={'backends': facts.to_wire(beat.backends), 'looked': seen(beat, known)})
         if known is not None and known.process_id != beat.process_id:
             ledger.wake_host(tx, beat.host, KIND)
             debts.wake_host(tx, beat.host, KIND)
         return True
+
+
+def seen(beat, known):
+    """Reckon by the database's clock when the arrays were looked at, rather too early than too late. Pure. known: see looked_at."""
+    if known is None:
+        return 0
+    return looked_at(beat, known) if beat.looked else known.last_seen

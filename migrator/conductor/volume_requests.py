@@ -4,7 +4,7 @@ import uuid
 
 from migrator import exceptions
 from migrator.conductor import placement, places
-from migrator.conductor.db import backends, catalogue, debts, hosts, ledger, volumes
+from migrator.conductor.db import backends, catalogue, debts, hosts, ledger, reservations, volumes
 from migrator.conductor.engine import until_stored
 from migrator.conductor.intake import Order, Wanted, refuse_locked
 from migrator.conductor.versions import lowest_of
@@ -35,15 +35,18 @@ class VolumeRequests:
 
         def prepare(tx):
             self._name_is_free(tx, spec['name'])
-            place, pool = placement.choose(backends.listing(tx), spec['size'], spec['type'], spec['pool'], self._usable)
+            found = backends.held(tx, *filter(None, [spec['pool']]))
+            place, pool = placement.choose(found, spec['size'], spec['type'], spec['pool'], self._usable)
             lun = volume_facts.LunRef(place.agent.host, place.backend.name, pool.name, lun_name)
             request = {'spec': spec, 'lun': facts.to_wire(lun), 'size': spec['size']}
             agent = hosts.get_many(tx, [lun.host], AgentKind.VOLUME)[lun.host]
+
+            def learn(tx, work):
+                volumes.insert(tx, volume_id, name=spec['name'], size=spec['size'], type=spec['type'], multiattach=spec['multiattach'],
+                               host=lun.host, backend=lun.backend, pool=lun.pool, lun=lun.lun, status=VolumeState.CREATING.value)
+                reservations.insert(tx, work, lun.host, lun.backend, lun.pool, spec['size'])
             return Order('volume_create', f'volume {spec["name"]}', request, agent,
-                         (*volumes.locks(volume_id), volumes.name_resource(spec['name'])), volume=(volume_id, spec['name']),
-                         learn=lambda tx, _: volumes.insert(
-                             tx, volume_id, name=spec['name'], size=spec['size'], type=spec['type'], multiattach=spec['multiattach'],
-                             host=lun.host, backend=lun.backend, pool=lun.pool, lun=lun.lun, status=VolumeState.CREATING.value))
+                         (*volumes.locks(volume_id), volumes.name_resource(spec['name'])), volume=(volume_id, spec['name']), learn=learn)
         return self.intake.ask(context, request_id, prepare, Wanted('volume_create', spec['name'], arguments={'spec': spec}))
 
     def delete(self, context, volume, request_id):
@@ -62,14 +65,12 @@ class VolumeRequests:
             self._available(row)
             if size <= row.size:
                 raise exceptions.InvalidRequest(f'{called(row)} has {placement.words(row.size)} already; it can only be made larger')
-            place = backends.get(tx, row.host, row.backend)
+            place = backends.one(backends.held(tx, places.name_of(row.host, row.backend)), row.host, row.backend)
             placement.check_backend(place, self._leaving)
-            pool = place.pool(row.pool)
-            free, more = pool.free if pool else 0, size - row.size
-            if more > free:
-                raise exceptions.NoRoom(f'{places.name_of(row.host, row.backend, row.pool)} has {placement.words(free)} free, '
-                                        f'{placement.words(more)} are needed')
-            return self._order(tx, 'volume_extend', row, {'size': size})
+            more = size - row.size
+            placement.check_room(place, place.pool(row.pool), row.pool, more, '{} are needed')
+            return self._order(tx, 'volume_extend', row, {'size': size}, learn=lambda tx, work: (
+                reservations.insert(tx, work, row.host, row.backend, row.pool, more)))
         return self.intake.ask(context, request_id, prepare, Wanted('volume_extend', volume, arguments={'size': size}))
 
     def attach(self, context, volume, instance, options, request_id):
@@ -115,8 +116,11 @@ class VolumeRequests:
         def prepare(tx):
             row, place, pool = self.may_move(tx, volume, destination, options)
             where = place.agent.host, place.backend.name, pool.name
-            order = self._order(tx, VOLUME_MIGRATION.kind, row, {'options': options, 'asked': destination}, place.agent.host,
-                                lambda tx, _: volumes.update(tx, row.id, migration_status=VolumeMigration.MIGRATING.value, error=''))
+
+            def learn(tx, work):
+                volumes.update(tx, row.id, migration_status=VolumeMigration.MIGRATING.value, error='')
+                reservations.insert(tx, work, *where, row.size)
+            order = self._order(tx, VOLUME_MIGRATION.kind, row, {'options': options, 'asked': destination}, place.agent.host, learn)
             return dataclasses.replace(order, plan=lambda migration: facts.to_wire(new_plan(migration, row, *where, options)))
         return self.intake.ask(context, request_id, prepare, Wanted(VOLUME_MIGRATION.kind, volume, arguments={
             'asked': destination, 'options': options}))
@@ -153,8 +157,8 @@ class VolumeRequests:
         self._available(row)
         if row.multiattach:
             raise exceptions.MigrationRefused(f'{called(row)} may be attached to several instances at once, and is therefore not migrated')
-        found = backends.listing(tx)
-        host, backend, _ = places.pool_of(destination)
+        places.pool_of(destination)
+        found = backends.held(tx, destination, row.host)
         here = next((p for p in found if (p.agent.host, p.backend.name) == (row.host, row.backend)), None)
         if here is None:
             raise exceptions.BackendNotFound(f'the backend of {called(row)}, {row.host}@{row.backend}, is not known any more')

@@ -271,6 +271,7 @@ class VolumeHeartbeat:
     monotonic: float = facts._field(None, 0.0, facts.MAX_CLOCK, default=0.0)    # the agent's clock when it was sent
     rpc_version: str = facts._field(facts.VERSION, default='')
     draining: bool = False
+    looked: float = facts._field(None, 0.0, facts.MAX_CLOCK, default=0.0)       # the agent's clock when it began to look at its arrays
     backends: tuple[Backend, ...] = ()
     progress: dict = dataclasses.field(default_factory=dict)      # migration id -> Progress as a dict
 

@@ -105,6 +105,11 @@ class Backend:
         if self._started:
             self._pools.put()
 
+    @property
+    def asked(self):
+        """When that was asked of the array whose answer came last, or is waited for, by the monotonic clock; None if nothing was."""
+        return (self._pools.asked or None) if self._started else None
+
     def describe(self, patience):
         """Tell of it as a heartbeat does; waits up to `patience` seconds for the array."""
         pools = self._pools.answer(patience) if self._started else None
@@ -171,6 +176,10 @@ class Backends:
             backend.look()
         until = self._clock() + patience
         return tuple(backend.describe(max(0.0, until - self._clock())) for backend in self.all())
+
+    def looked(self):
+        """Say when the oldest of the last answers was asked for: what was done before is seen in all of them. 0.0 if there is none."""
+        return min((backend.asked for backend in self.all() if backend.asked), default=0.0)
 
     def copier(self, command):
         """Begin the copier: the program, or what a simulated array has instead."""

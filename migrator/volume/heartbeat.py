@@ -33,10 +33,12 @@ class HeartbeatLoop(Beating):
     def beat(self):
         """Send one heartbeat; returns True if it is known to have arrived. Raises nothing that the next one may cure."""
         with self._beating, rpc_context.using(rpc_context.MigratorContext(overwrite=False)) as context:
+            # Before the room: what has arrived by then is seen in it, so nobody is given room that data on its way will take.
+            jobs = self._jobs()
             found = self._backends.describe(max(LEAST_PATIENCE, self._interval))
             self._sequence += 1
             beat = vf.VolumeHeartbeat(sequence=self._sequence, monotonic=self._clock(), draining=self._operations.draining,
-                                      backends=found, progress=self._jobs(), **self._who)
+                                      looked=self._backends.looked(), backends=found, progress=jobs, **self._who)
             return self._said(self._sequence, self._conductor.volume_heartbeat, context, beat) is not None
 
     def _jobs(self):

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from migrator import exceptions
 from migrator.conductor.cursor import AbortCause, Cursor, Direction, Phase, Policy
 from migrator.conductor.db.database import now_ms
-from migrator.conductor.db.tables import attestation, debt, event, migration, resource_lock, service
+from migrator.conductor.db.tables import attestation, debt, event, migration, reservation, resource_lock, service
 from migrator.states import TERMINAL, AgentKind, Status
 
 TERMINAL_WORDS = [s.value for s in TERMINAL]
@@ -300,7 +300,7 @@ def purge(tx, age):
         migration.c.status.in_(TERMINAL_WORDS), migration.c.finished_at <= now_ms() - age, migration.c.id.not_in(owing))).scalars().all()
     for start in range(0, len(old), 500):
         ids = old[start:start + 500]
-        for table in (event, debt, attestation):
+        for table in (event, debt, attestation, reservation):
             tx.execute(sa.delete(table).where(table.c.migration_id.in_(ids)))
         tx.execute(sa.delete(migration).where(migration.c.id.in_(ids)))
     return len(old)

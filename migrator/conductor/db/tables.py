@@ -69,6 +69,15 @@ resource_lock = sa.Table(
     sa.Column('migration_id', UUID, nullable=False, index=True),
     sa.Column('mode', WORD, nullable=False, default='exclusive'))
 
+#: Room of a pool that a workflow was promised when it was accepted, in bytes.
+reservation = sa.Table(
+    'reservation', metadata,
+    sa.Column('migration_id', UUID, primary_key=True),
+    sa.Column('host', WORD, nullable=False),
+    sa.Column('backend', WORD, nullable=False),
+    sa.Column('pool', WORD, nullable=False),
+    sa.Column('bytes', sa.BigInteger, nullable=False))
+
 #: A cleanup that an agent still owes, since it did not answer or could not do it. agent: its kind. tried_by: the agent's
 #: process that tried it last, and could not. refused: for its precondition is false. waits_for: another debt, to be settled first.
 debt = sa.Table(

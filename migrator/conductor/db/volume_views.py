@@ -18,9 +18,11 @@ def backend_view(place, counted, down_after):
 
 
 def pool_view(place, pool, counted):
-    """One pool. Sizes are bytes; allotted: what its volumes may come to take."""
+    """One pool. Sizes are bytes; promised: what of the free room requests will take that were accepted; allotted: what its volumes may
+    come to take."""
     many, size = counted.get((place.agent.host, place.backend.name, pool.name), (0, 0))
-    return {'name': f'{place.name}#{pool.name}', 'total': pool.total, 'free': pool.free, 'volumes': many, 'allotted': size}
+    return {'name': f'{place.name}#{pool.name}', 'total': pool.total, 'free': pool.free,
+            'promised': place.promised.get(pool.name, 0), 'volumes': many, 'allotted': size}
 
 
 def volume_view(row, attached):

@@ -6,7 +6,7 @@ from oslo_messaging import rpc
 
 from migrator import exceptions
 from migrator.conductor import places
-from migrator.conductor.db import backends, hosts, schema, tables, volumes
+from migrator.conductor.db import backends, hosts, reservations, schema, tables, volumes
 from migrator.conductor.db.database import Database, now_ms
 from migrator.conductor.inventory import Inventory
 from migrator.conductor.versions import AgentVersions
@@ -115,6 +115,27 @@ class HeartbeatTest(VolumeCase):
         self.assertEqual('1.0', self.versions.lowest())
         self.inventory.heartbeat(volume_facts.VolumeHeartbeat(host='old', process_id='o', sequence=1, rpc_version='0.9'))
         self.assertEqual(contract.first_of(contract.VOLUME_VERSION), self.versions.lowest())
+
+    def test_what_was_promised_of_a_pool_is_shown_until_it_is_seen_there(self):
+        """Given work that was promised room, then that counts; once the work has ended, until the array was looked
+        at after that; and a report that was asked for before, and came late, changes nothing."""
+        self.beat(backend())
+        now = self.run_(lambda tx: tx.execute(sa.select(now_ms())).scalar())
+        self.insert(MIGRATION, status='completed', finished_at=now - 5000)
+        other = MIGRATION.replace('2', '3')
+        self.insert(other)
+        for work, size in ((MIGRATION, GIB), (other, 2 * GIB)):
+            self.run_(lambda tx, w=work, s=size: reservations.insert(tx, w, 'alpha', 'gold', 'p1', s))
+        self.assertEqual(3 * GIB, self.promised())
+        for sequence, looked in ((50, 50.0 - 20), (60, 60.0)):
+            self.beat(backend(), sequence=sequence, looked=looked)
+            self.assertEqual(3 * GIB if looked < sequence else 2 * GIB, self.promised())
+        self.run_(lambda tx: tx.execute(sa.delete(tables.migration).where(tables.migration.c.id == other)))
+        self.assertEqual(0, self.promised())
+
+    def promised(self):
+        """What is promised of the pool."""
+        return self.listing()[0].promised['p1']
 
     def insert(self, migration_id, **values):
         """A workflow that waits for an agent."""

@@ -163,6 +163,15 @@ def upgrade():
         batch_op.create_index(batch_op.f('ix_migration_volume_id'), ['volume_id'], unique=False)
 
     op.create_table(
+        'reservation',
+        sa.Column('migration_id', sa.String(length=36), nullable=False),
+        sa.Column('host', sa.String(length=64), nullable=False),
+        sa.Column('backend', sa.String(length=64), nullable=False),
+        sa.Column('pool', sa.String(length=64), nullable=False),
+        sa.Column('bytes', sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint('migration_id', name=op.f('pk_reservation')), **MYSQL)
+
+    op.create_table(
         'resource_lock',
         sa.Column('resource', sa.String(length=80), nullable=False),
         sa.Column('migration_id', sa.String(length=36), nullable=False),
