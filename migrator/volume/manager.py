@@ -25,6 +25,11 @@ MOVING = ('migrate_volume', 'migrate_volume_target', 'complete_migration_target'
 #: Those of them that the copier does.
 COPYING = ('copy_volume', 'verify_volume')
 
+#: The part of the time of a question (in its contract) that arrays have for their answers. A driver asks its array several things in turn,
+#: and each may take up to the driver's own limit; all together they must leave time for the way back, so that who asked hears in words that
+#: it is the array that is silent, instead of giving up on the agent.
+ARRAYS_PART = 0.7
+
 #: Seconds between two attempts to cancel a copy that has not appeared yet.
 CANCEL_INTERVAL = 0.2
 
@@ -56,14 +61,19 @@ class VolumeManager(StepEndpoint):
         backend, where = self._backend(target_of(read)), read.target
         said = self._about(backend)
         try:
-            found = {pool.name: pool for pool in run_driver(backend.driver().pools)}
-            there = run_driver(backend.driver().show, where.pool, where.lun) if where.pool in found else None
+            found, there = in_time('check_can_migrate_volume_target', lambda: self._offer(backend.driver(), where))
         except exceptions.DriverError as error:
             return facts.to_wire(vf.VolumeTargetFacts(offline=str(error), **said))
         occupied = ''
         if there is not None and there.state is not LunState.ABSENT and there.owner != read.migration_id:
             occupied = f'{target_of(read).place} has a LUN {where.lun} already, made by {there.owner or "somebody else"}'
         return facts.to_wire(vf.VolumeTargetFacts(pool=found.get(where.pool), occupied=occupied, **said))
+
+    @staticmethod
+    def _offer(driver, where):
+        """Give the pools by name, and the LUN that is there already, None where there is no such pool."""
+        found = {pool.name: pool for pool in run_driver(driver.pools)}
+        return found, run_driver(driver.show, where.pool, where.lun) if where.pool in found else None
 
     @server.exposed(contract.VOLUME)
     def check_can_migrate_volume_source(self, context, plan):
@@ -72,7 +82,7 @@ class VolumeManager(StepEndpoint):
         backend = self._backend(where)
         said = self._about(backend)
         try:
-            lun = run_driver(backend.driver().show, where.pool, where.lun)
+            lun = in_time('check_can_migrate_volume_source', lambda: run_driver(backend.driver().show, where.pool, where.lun))
         except exceptions.DriverError as error:
             return facts.to_wire(vf.VolumeSourceFacts(offline=str(error), **said))
         return facts.to_wire(vf.VolumeSourceFacts(lun=lun, **said))
@@ -88,7 +98,7 @@ class VolumeManager(StepEndpoint):
         # The fence comes first: what is accepted before it is seen below, what comes after it is refused.
         self._fence(migration_id, epoch)
         active = any(op_id.startswith(f'{migration_id}/') for method in MOVING for op_id in self._operations.running(method))
-        found = run_driver(self._driver(where).show, where.pool, where.lun)
+        found = in_time('locate_volume', lambda: run_driver(self._driver(where).show, where.pool, where.lun))
         return facts.to_wire(vf.VolumeLocation(found, active, self._process_id))
 
     @server.exposed(contract.VOLUME)
@@ -365,6 +375,18 @@ class VolumeManager(StepEndpoint):
         self._backend(where)             # what cannot be is refused at once
         resource = f'{where.backend}#{where.pool}/{where.lun} {turn}'
         return self._start(name, envelope, arguments, resource, lambda: work(self._driver(where)), first)
+
+
+def in_time(question, look):
+    """Give what `look` returns, which asks an array, while the one who put the question of that name waits for an answer.
+
+    Raises what it raises, and DriverError if that takes longer; the driver then gives up by its own limits, and nobody hears what it says.
+    """
+    patience = ARRAYS_PART * contract.VOLUME[question].timeout
+    try:
+        return concurrency.spawn(rpc_context.bind(look)).wait(patience)
+    except TimeoutError:
+        raise exceptions.DriverError(f'the array does not answer (it was given {patience:g} s)') from None
 
 
 def target_of(plan):

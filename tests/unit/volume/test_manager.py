@@ -1,5 +1,8 @@
 """The volume agent's endpoint: what reaches the driver and the copier, in which order, and that cancellations are not lost."""
+import dataclasses
 import inspect
+
+import fixtures
 
 from migrator import exceptions
 from migrator.rpc import contract, facts
@@ -157,6 +160,19 @@ class QuestionsTest(ManagerTestCase):
             script.results['pools'] = script.results['show'] = exceptions.DriverError('no answer')
         for name in ('check_can_migrate_volume_target', 'check_can_migrate_volume_source'):
             self.assertEqual('no answer', self.ask(name, plan=facts.to_wire(self.plan))['offline'])
+
+    def test_an_array_that_keeps_silent_is_told_of_before_the_conductor_gives_up(self):
+        """Given arrays that take longer for each thing than the conductor waits for all, when a volume is asked about, then the agent says
+        in time that the array is silent; that is no answer about the volume."""
+        brief = {name: dataclasses.replace(method, timeout=0.3) for name, method in contract.VOLUME.items()}
+        self.useFixture(fixtures.MonkeyPatch('migrator.rpc.contract.VOLUME', brief))
+        self.old.script.hold('show')
+        self.new.script.hold('show')
+        for name in ('check_can_migrate_volume_target', 'check_can_migrate_volume_source'):
+            self.assertIn('the array does not answer', self.ask(name, plan=facts.to_wire(self.plan))['offline'])
+        error = self.assertRaises(exceptions.DriverError, self.ask, 'locate_volume', lun=facts.to_wire(self.source),
+                                  migration_id=samples.MIGRATION, epoch=4)
+        self.assertIn('the array does not answer', str(error))
 
     def test_what_the_volume_is_at_its_source(self):
         said = facts.from_wire(vf.VolumeSourceFacts, self.ask('check_can_migrate_volume_source', plan=facts.to_wire(self.plan)))
