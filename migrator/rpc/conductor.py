@@ -212,7 +212,9 @@ class ConductorAPI:
         return self._change('volume_detach', request_id, volume=volume, instance=instance, options=options or {})
 
     def set_bandwidth(self, migration, bytes_per_second):
-        """Change the bandwidth limit of a volume's host copy, of one that runs at once; 0 is no limit. Returns the migration. Repeatable.
+        """Change the bandwidth limit of a volume's copy or mirror, of one that runs at once; 0 is no limit. Returns the migration.
+
+        Repeatable. An array that moves a volume by itself is not limited.
 
         NotPossible for work that copies no volume, TooLate for a migration that has ended.
         """
@@ -222,7 +224,7 @@ class ConductorAPI:
         """Ask for the migration of a volume to `destination` (host@backend#pool, or host@backend). Returns the migration.
 
         options: {'force_host_copy': no driver is asked, 'lock_volume': not attachable before the end, 'new_type': the type that it is to
-        have, 'verification': 'sampled' or 'full', 'bandwidth': bytes a second of a host copy, 'dry_run': bool}. A dry run returns 'ways'.
+        have, 'verification': 'sampled' or 'full', 'bandwidth': bytes a second, 'dry_run': bool}. A dry run returns 'ways'.
         """
         return self._change('volume_migrate', request_id, volume=volume, destination=destination, options=options or {})
 

@@ -59,7 +59,7 @@ class VolumeAPI(AgentAPI):
         return self._yes(context, host, 'cancel_volume_job', migration_id=migration_id)
 
     def set_copy_rate(self, context, host, migration_id, bytes_per_second):
-        """Change the bandwidth limit of a copy that runs, 0 for none. Returns True if one runs there. Repeatable."""
+        """Change the bandwidth limit of a copy or mirror that runs, 0 for none. Returns True if one runs there. Repeatable."""
         return self._yes(context, host, 'set_copy_rate', migration_id=migration_id, bytes_per_second=bytes_per_second)
 
     # --- life of a volume ---

@@ -104,7 +104,8 @@ class Lun:
 
 @dataclasses.dataclass(frozen=True)
 class Target:
-    """Where a volume is to go: decided and recorded by the conductor before anything is made."""
+    """Where a volume is to go: decided and recorded by the conductor before anything is made. bandwidth: limit of a mirror, in bytes a
+    second, as it is when the driver is asked; 0 is none."""
 
     migration_id: str = facts._field(facts.UUID)
     volume_id: str = facts._field(facts.UUID)
@@ -114,6 +115,7 @@ class Target:
     lun: str = facts._field(LUN)
     size: int = facts._field(None, 0, MAX_BYTES, default=0)
     array_id: str = ''
+    bandwidth: int = facts._field(None, 0, MAX_BYTES, default=0)
 
     def verify(self):
         """A LUN is made of whole sectors; raises InvalidRequest."""

@@ -186,12 +186,26 @@ class Array:
         """Copy the remote to the local file while writes go to both. It does not switch by itself when it is told to end: see `drain`."""
         self.session('blockdev-mirror', job_id=job_id(record), device=self.remote(record), target=self.local(record),
                      filter_node_name=short('t', record.pool, record.name), sync='full', copy_mode='write-blocking', auto_dismiss=False,
-                     auto_finalize=False, buf_size=BUFFER)
+                     auto_finalize=False, buf_size=BUFFER, speed=record.mirror.rate)
         self.nodes.add(short('t', record.pool, record.name))
 
     def drain(self, record):
         """Let a job that is ready come to its end: it holds all clients back, flushes the local file, and stands at `pending`."""
         self.session('block-job-complete', device=job_id(record))
+
+    def limit_mirror(self, record):
+        """Hold the job to what the record says, if there is one that copies. Writes of clients are not held back."""
+        if not self._mirrors(record):
+            return
+        try:
+            self.session('block-job-set-speed', device=job_id(record), speed=record.mirror.rate)
+        except Refused:
+            if self._mirrors(record):       # else it has ended since, and needs no limit
+                raise
+
+    def _mirrors(self, record):
+        job = self.job(record)
+        return job is not None and job['status'] in ('running', 'ready', 'paused', 'standby')
 
     def switch(self, record):
         """Let a job that is `pending` end: what was served from the remote is served from the local file, and clients go on."""

@@ -109,6 +109,14 @@ class VolumeDriver(abc.ABC):
         """
         return False, False, {}
 
+    def set_mirror_rate(self, pool: str, lun: str, bytes_per_second: int) -> bool:
+        """Limit the mirror into this LUN, also one that is begun again after a restart; 0 is no limit. What clients write is not held back.
+
+        Returns whether it is mirrored and the array can do that. A Target brings the limit as it is when the take-over is begun, and when
+        its completion is asked for. The default cannot.
+        """
+        return False
+
     def complete_migration_target(self, target: facts.Target) -> dict:
         """Seed 001, step 4: wait until an asynchronous take-over is complete, switch to the local copy, and make that durable.
 

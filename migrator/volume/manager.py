@@ -4,6 +4,7 @@ The agent knows no workflow. It sees to four things of its own: the steps of one
 a take-over is on its way; what was overtaken while it waited for its turn is not run; a cancellation is not lost when it comes before the
 copy exists; and every call of a driver, which blocks, runs in a native thread.
 """
+import dataclasses
 import threading
 import time
 
@@ -168,10 +169,14 @@ class VolumeManager(StepEndpoint):
 
     @server.exposed(contract.VOLUME)
     def set_copy_rate(self, context, migration_id, bytes_per_second):
-        """Change the limit of a copy that runs. Answers whether one does."""
+        """Change the limit of a copy or a mirror that runs. Answers whether one does."""
         if not isinstance(bytes_per_second, int) or isinstance(bytes_per_second, bool) or not 0 <= bytes_per_second <= facts.MAX_BYTES:
             raise exceptions.InvalidRequest(f'bytes_per_second must be a whole number, 0 or more, not {bytes_per_second!r:.40}')
-        return self._copying.set_rate(uuid_of(migration_id, 'migration_id'), bytes_per_second)
+        with self._lock:
+            mirror = self._mirrors.get(uuid_of(migration_id, 'migration_id'))
+        if mirror is None:
+            return self._copying.set_rate(migration_id, bytes_per_second)
+        return in_time('set_copy_rate', lambda: run_driver(self._driver(mirror).set_mirror_rate, mirror.pool, mirror.lun, bytes_per_second))
 
     # --- life of a volume ---
 
@@ -258,7 +263,7 @@ class VolumeManager(StepEndpoint):
 
         def work(driver):
             lun = vf.Lun(read.source.pool, read.source.lun, LunState.READY, read.size)
-            moved, migration_async, update = run_driver(driver.migrate_volume_target, lun, read.connection, read.target)
+            moved, migration_async, update = run_driver(driver.migrate_volume_target, lun, read.connection, limited(read))
             if moved and migration_async:
                 self._note_mirror(read.migration_id, where)
             return {'moved': moved, 'migration_async': migration_async, 'model_update': update}
@@ -272,7 +277,7 @@ class VolumeManager(StepEndpoint):
 
         def work(driver):
             self._note_mirror(read.migration_id, where)
-            update = run_driver(driver.complete_migration_target, read.target)
+            update = run_driver(driver.complete_migration_target, limited(read))
             self._forget_mirror(read.migration_id)
             return {'model_update': update}
         return self._at(where, 'complete_migration_target', envelope, {'plan': plan}, work, turn='completion')
@@ -393,6 +398,11 @@ def target_of(plan):
     """Give the LunRef of a plan's target."""
     where = plan.target
     return vf.LunRef(where.host, where.backend, where.pool, where.lun)
+
+
+def limited(plan):
+    """Give the target as a driver gets it, with the limit as the plan has it now."""
+    return dataclasses.replace(plan.target, bandwidth=plan.bandwidth)
 
 
 def owner_of(export):

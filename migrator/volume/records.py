@@ -18,11 +18,13 @@ SUFFIX = '.lun'
 
 @dataclasses.dataclass(frozen=True)
 class Mirror:
-    """A LUN that is taken over from another array. local_is_complete: the local copy may be served without the remote."""
+    """A LUN that is taken over from another array. local_is_complete: the local copy may be served without the remote. rate: limit in
+    bytes a second, 0 is none."""
 
     uri: str
     tls: bool = False
     local_is_complete: bool = False
+    rate: int = 0
 
 
 @dataclasses.dataclass(frozen=True)

@@ -228,6 +228,31 @@ class TakeoverContract(Base):
         self.b.complete_migration_target(self.target)
         self.assert_whole(connection)
 
+    def test_it_is_held_to_a_limit_which_can_be_changed(self):
+        """Given a limit by which the data would need half an hour, then it does not arrive, though clients write at once, nor after a
+        restart of the array; when the limit is lifted, it does."""
+        self.target = dataclasses.replace(self.target, bandwidth=MIB // 64)
+        connection = self.take_over()
+        for change in (lambda: None, lambda: self.harness.restart_array(self.b)):
+            change()
+            self.b.pools()
+            self.put(connection, 3 * MIB, MIB, 0xcc)
+            told = self.b.progress('fast', 'vol-new')
+            self.assertEqual((True, False), (told.active, told.ready))
+        self.assertTrue(self.b.set_mirror_rate('fast', 'vol-new', 0))
+        self.target = dataclasses.replace(self.target, bandwidth=0)
+        self.b.complete_migration_target(self.target)
+        self.assertFalse(self.b.set_mirror_rate('fast', 'vol-new', MIB))
+        self.assertFalse(self.b.set_mirror_rate('fast', 'nothing', MIB))
+        self.assert_whole(connection)
+
+    def test_a_limit_that_no_agent_heard_of_holds_from_the_completion_on(self):
+        """Given a limit of half an hour that was lifted while the agent was away, when the completion is asked for, then it is lifted."""
+        self.target = dataclasses.replace(self.target, bandwidth=MIB // 64)
+        connection = self.take_over()
+        self.b.complete_migration_target(dataclasses.replace(self.target, bandwidth=0))
+        self.assert_whole(connection)
+
     def test_the_source_array_restarts(self):
         connection = self.take_over()
         self.harness.restart_array(self.a)

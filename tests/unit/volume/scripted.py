@@ -65,6 +65,9 @@ class ScriptedArray(VolumeDriver):
     def migrate_volume_target(self, lun, connection, target):
         return self.script.do('migrate_volume_target', lun, connection, target, default=(True, True, {'locator': {'lun': target.lun}}))
 
+    def set_mirror_rate(self, pool, lun, bytes_per_second):
+        return self.script.do('set_mirror_rate', pool, lun, bytes_per_second, default=True)
+
     def complete_migration_target(self, target):
         return self.script.do('complete_migration_target', target, default={})
 

@@ -73,6 +73,18 @@ class MethodsTest(ManagerTestCase):
         self.assertEqual({'model_update': {}}, self.outcome('complete_migration_target').result)
         self.assertEqual(([], False), (self.manager.jobs(), self.ask('volume_progress', migration_id=samples.MIGRATION)['active']))
 
+    def test_a_take_over_is_held_to_the_limit_of_its_plan_and_to_later_ones(self):
+        """Given a plan with a limit, then the driver gets it; when it is changed while the data follows, then the mirror's is, not a
+        copy's; and a completion that is begun again brings the limit that the plan has by then."""
+        self.plan = dataclasses.replace(self.plan, bandwidth=7 * MIB)
+        self.outcome('migrate_volume_target')
+        self.assertEqual(7 * MIB, self.new.script.calls[-1][3].bandwidth)
+        self.assertTrue(self.ask('set_copy_rate', migration_id=samples.MIGRATION, bytes_per_second=3 * MIB))
+        self.assertEqual((('set_mirror_rate', 'fast', self.plan.target.lun, 3 * MIB), []), (self.new.script.calls[-1], self.copying.rates))
+        self.plan = dataclasses.replace(self.plan, bandwidth=MIB)
+        self.outcome('complete_migration_target')
+        self.assertEqual(MIB, self.new.script.calls[-1][1].bandwidth)
+
     def test_a_take_over_that_is_undone(self):
         self.outcome('migrate_volume_target')
         self.outcome('cancel_migration_target')

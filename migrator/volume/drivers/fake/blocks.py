@@ -142,6 +142,13 @@ def settle(db, lun, now):
     return True
 
 
+def pace(db, lun, seconds, now):
+    """Let a mirror take `seconds` in all from now on, of which the part that has arrived has passed."""
+    part = min(1.0, (now - lun['began']) / max(0.001, lun['ready_at'] - lun['began']))
+    db.execute('UPDATE lun SET began = ?, ready_at = ? WHERE array = ? AND pool = ? AND name = ?',
+               (now - part * seconds, now + (1 - part) * seconds, lun['array'], lun['pool'], lun['name']))
+
+
 def restart(db, array, now):
     """What an array's restart does to its mirrors: they begin anew."""
     db.execute("UPDATE lun SET ready_at = ready_at - began + ?, began = ? WHERE array = ? AND mirror != ''", (now, now, array))

@@ -169,16 +169,38 @@ class FakeArrayDriver(driver.VolumeDriver):
 
         def effect(db, now):
             data, size = blocks.read(db, connection.uri)
-            seconds = max(self.conf.migration_seconds, size / (self.conf.bandwidth_mib * MIB))
+            seconds = self._seconds(size, target.bandwidth)
             mirror = {} if at_once else {'mirror': connection.uri, 'began': now, 'ready_at': now + seconds}
             if blocks.make(db, self.name, target.pool, target.lun, target.size, target.migration_id, **mirror) and at_once:
                 blocks.put(db, blocks.get(db, self.name, target.pool, target.lun), 0, data)
             return True, not at_once, {'locator': {'lun': target.lun}}
         return self._effect('migrate_volume_target', target.lun, target.migration_id, effect)
 
+    def set_mirror_rate(self, pool, lun, bytes_per_second):
+        """See the contract. What has arrived stays there; the rest takes its time by the new limit."""
+        def effect(db, now):
+            row = blocks.get(db, self.name, pool, lun)
+            if row is None or not row['mirror']:
+                return False
+            blocks.pace(db, row, self._seconds(row['size'], bytes_per_second), now)
+            return True
+        return self._effect('set_mirror_rate', lun, '', effect)
+
+    def _pace(self, target):
+        with self._act() as (db, now):
+            row = blocks.get(db, self.name, target.pool, target.lun)
+            if row is not None and row['mirror']:
+                blocks.pace(db, row, self._seconds(row['size'], target.bandwidth), now)
+
+    def _seconds(self, size, limit):
+        """How long a mirror takes. limit: bytes a second, 0 is none but the array's own."""
+        rate = min(filter(None, (self.conf.bandwidth_mib * MIB, limit)))
+        return max(self.conf.migration_seconds, size / rate)
+
     def complete_migration_target(self, target):
         """See the contract."""
         actions = self._faults.before('complete_migration_target')
+        self._pace(target)
         while True:
             with self._act() as (db, now):
                 row = blocks.get(db, self.name, target.pool, target.lun)

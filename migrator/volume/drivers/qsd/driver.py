@@ -75,7 +75,7 @@ class QsdDriver(LunFiles):
         if not connection.writable or (connection.tls and not self.conf.tls_credentials):
             return False, False, {}
         wanted = Record(target.pool, target.lun, self._format, target.size, target.migration_id,
-                        mirror=Mirror(connection.uri, connection.tls))
+                        mirror=Mirror(connection.uri, connection.tls, rate=target.bandwidth))
         with self._locked(target.pool, target.lun), self._array() as array:
             if self._is_own(array, connection):
                 return False, False, {}
@@ -87,11 +87,21 @@ class QsdDriver(LunFiles):
                     array.drop_nodes(record)
                     self._remove(record)
                 raise
+            self._takeover.limit(array, record, target.bandwidth)
         return True, True, {'locator': locator(record)}
+
+    def set_mirror_rate(self, pool, lun, bytes_per_second):
+        """Change the limit of the mirror, and of those that follow it after a restart of the daemon."""
+        with self._locked(pool, lun), self._array() as array:
+            record = self._records.get(pool, lun)
+            if record is None or record.mirror is None:
+                return False
+            self._takeover.limit(array, record, bytes_per_second)
+        return True
 
     def complete_migration_target(self, target):
         """Wait until the local file is complete and served."""
-        self._takeover.complete(target.pool, target.lun)
+        self._takeover.complete(target.pool, target.lun, target.bandwidth)
         return {}
 
     def cancel_migration_target(self, target):

@@ -46,27 +46,42 @@ class Takeover:
         self._stopping = stopping
         self._clock = clock
 
-    def complete(self, pool, lun):
-        """Return when the LUN needs nothing of its remote any more. Raises DriverError when the mirror failed, the array stays silent, or
-        the agent ends; then the LUN is served as before, and a repetition goes on."""
-        heard = self._clock()
+    def limit(self, array, record, rate):
+        """Hold the mirror to a rate: first in the record, by which it is begun again. rate: bytes a second, 0 is no limit. Returns the
+        Record."""
+        if record.mirror is not None:
+            if record.mirror.rate != rate:
+                record = self._records.put(replace(record, mirror=replace(record.mirror, rate=rate)))
+            array.limit_mirror(record)
+        return record
+
+    def complete(self, pool, lun, rate=0):
+        """Return when the LUN needs nothing of its remote any more. rate: the limit as it is now, in bytes a second, 0 is none: it may have
+        been changed while no agent heard of it.
+
+        Raises DriverError when the mirror failed, the array stays silent, or the agent ends; then the LUN is served as before, and a
+        repetition goes on.
+        """
+        heard, wanted = self._clock(), rate
         while True:
             try:
-                if self._look(pool, lun):
+                if self._look(pool, lun, wanted):
                     return
-                heard = self._clock()
+                heard, wanted = self._clock(), None
             except ArraySilent:
                 if self._clock() - heard > self._patience:
                     raise
             if self._stopping.wait(INTERVAL):
                 raise exceptions.DriverError(f'the agent stops; the take-over of {lun} goes on without it')
 
-    def _look(self, pool, lun):
-        """Take the take-over one step on; True when it is over."""
+    def _look(self, pool, lun, rate=None):
+        """Take the take-over one step on; True when it is over. rate: limit to set first, None leaves it as it is."""
         with self._locked(pool, lun), self._open_array() as array:
             record = self._records.get(pool, lun)
             if record is None:
                 raise exceptions.LunNotFound(f'there is no LUN {lun} in pool {pool}')
+            if rate is not None:
+                record = self.limit(array, record, rate)
             job = array.job(record)
             if record.mirror is None:
                 return self._tidy(array, record, job)
