@@ -51,6 +51,11 @@ CONDUCTOR_OPTS = [
     cfg.FloatOpt('retry_interval', default=2.0, min=0.05,
                  help='Seconds before a failed or unanswered step is tried again, doubled each time.'),
     cfg.IntOpt('step_attempts', default=5, min=1, help='How often a step that must succeed is tried before it is named as a debt.'),
+    cfg.IntOpt('copy_attempts', default=5, min=1,
+               help='How often in a row the copy of a volume may be interrupted, as by an agent that ends, without having come further, '
+                    'before the migration is undone. A copy goes on behind what was flushed, so one that comes further each time is never '
+                    'given up. More of them help where an agent ends again and again before it has copied anything; each costs a pause '
+                    'that grows up to poll_interval.'),
     cfg.FloatOpt('poll_interval', default=30.0, min=0.05,
                  help='Seconds after which a running operation that was not heard of is asked for. A backstop: completion comes as '
                       'an event.'),
@@ -91,6 +96,11 @@ VOLUME_OPTS = [
                  help='Least seconds between two questions for the progress of one migration. The answers travel with heartbeats.'),
     cfg.IntOpt('max_operations', default=32, min=1, help='How many operations the agent runs at once; more are refused with AgentBusy.'),
     cfg.FloatOpt('report_interval', default=2.0, min=0.05, help='Seconds before an unacknowledged report is repeated.'),
+    cfg.FloatOpt('copy_patience', default=60.0, min=1.0,
+                 help='Seconds for which neither end of a copy has answered anything when it is given up, and the migration is undone. An '
+                      'array that ends or restarts cuts its connections, which is seen at once; this is for one that hangs, or a network '
+                      'that swallows everything. It should be longer than the longest pause of an array that comes back by itself, such '
+                      'as a fail-over between its controllers.'),
 ]
 
 #: What the group of every backend has.

@@ -35,7 +35,8 @@ CONFINED = {
 #: Modules without input, output or clock, each testable cell by cell.
 PURE = ('migrator.states', 'migrator.rpc.facts', 'migrator.rpc.contract', 'migrator.conductor.decide', 'migrator.conductor.locate',
         'migrator.conductor.locate_volume', 'migrator.conductor.turns', 'migrator.conductor.compatible',
-        'migrator.conductor.compatible_volume', 'migrator.conductor.cursor', 'migrator.conductor.stimulus', 'migrator.conductor.workflows')
+        'migrator.conductor.compatible_volume', 'migrator.conductor.cursor', 'migrator.conductor.stimulus', 'migrator.conductor.workflows',
+        'migrator.conductor.interruptions', 'migrator.conductor.room')
 #: What they may import of migrator, besides one another.
 PURE_SIBLINGS = ('migrator.exceptions',)
 #: What of the standard library they may not import.

@@ -100,7 +100,7 @@ class Action:
 
 @dataclasses.dataclass(frozen=True)
 class Policy:
-    """The numbers that decisions depend on, frozen into the migration when it is requested. Seconds, but for step_attempts."""
+    """The numbers that decisions depend on, frozen into the migration when it is requested. Seconds, but for the attempts."""
 
     claim: float = 5.0
     poll: float = 30.0
@@ -108,6 +108,7 @@ class Policy:
     observe: float = 2.0
     lost_after: float = 60.0
     step_attempts: int = 5
+    copy_attempts: int = 5       # how often in a row a step may be interrupted that keeps what it did, without having come further
     queue: float = 5.0
     completion: float = 0.0      # for how long the hypervisor's migration may run; 0: without limit
     per_gib: float = 0.0         # what that is reckoned from: for each GiB of memory and of each disk that is copied, 2 GiB at least
@@ -116,7 +117,8 @@ class Policy:
     def of(cls, settings, **more):
         """Take the numbers from the [conductor] group of the configuration."""
         return cls(claim=settings.claim_seconds, poll=settings.poll_interval, retry=settings.retry_interval,
-                   observe=settings.observe_interval, lost_after=settings.host_lost_after, step_attempts=settings.step_attempts, **more)
+                   observe=settings.observe_interval, lost_after=settings.host_lost_after, step_attempts=settings.step_attempts,
+                   copy_attempts=settings.copy_attempts, **more)
 
     @property
     def horizon(self):

@@ -6,7 +6,7 @@ that nothing is known: it leads to a question, never to a conclusion.
 """
 import dataclasses
 
-from migrator.conductor import locate, locate_volume, stimulus
+from migrator.conductor import interruptions, locate, locate_volume, stimulus
 from migrator.conductor.cursor import AbortCause, Action, Cursor, Direction, Kind, Phase, Policy, anchored
 from migrator.conductor.locate import Verdict
 from migrator.conductor.turns import (
@@ -145,7 +145,7 @@ def step_failed(at: Situation, event: stimulus.Finished) -> Action:
     cursor, step = at.cursor, at.step
     said = event.error or f'{cursor.step} was interrupted: the agent restarted'
     if step.owed or step.vital or (step.repeat and event.state is OperationState.INTERRUPTED):
-        if cursor.attempt < at.policy.step_attempts:
+        if attempts_left(at):
             return rest(at, cursor, said)
         if step.vital:
             return rest(at, replace(cursor, status=Status.NEEDS_OPERATOR), said)
@@ -158,6 +158,12 @@ def step_failed(at: Situation, event: stimulus.Finished) -> Action:
         # Whoever raises has not declined: what is true now, nobody but the hosts can say.
         return observe(at, replace(cursor, error=cursor.error or words, silent_since=0, failures=0), words)
     return begin_undo(at, cursor, words)
+
+
+def attempts_left(at: Situation) -> bool:
+    """True if the current step is tried again. One that keeps what it did is not given up while each attempt comes further."""
+    idle = interruptions.idle(at.known, at.step.name) if at.step.keeps else None
+    return at.cursor.attempt < at.policy.step_attempts if idle is None else idle < at.policy.copy_attempts
 
 
 def undo_finished(at: Situation, event: stimulus.Finished) -> Action:

@@ -13,11 +13,11 @@ from oslo_db import exception as db_exception
 from oslo_log import log
 
 from migrator import concurrency, exceptions
-from migrator.conductor import stimulus
+from migrator.conductor import interruptions, stimulus
 from migrator.conductor.agents import Reply, arguments_of, check_reporter, finished, host_of, place_of
 from migrator.conductor.claims import Claims
 from migrator.conductor.commits import commit, ended
-from migrator.conductor.cursor import Kind, Phase
+from migrator.conductor.cursor import Direction, Kind, Phase
 from migrator.conductor.db import attestations, catalogue, debts, hosts, ledger, views
 from migrator.conductor.decide import next_action
 from migrator.conductor.workflows import WORKFLOWS
@@ -361,7 +361,12 @@ def heard(tx, before, after, event):
 
 def told_by(record, reply):
     """Give the facts of a workflow, with what a step returned that has just ended."""
-    return learned(record.row.facts, record.cursor.step, reply.result) if isinstance(reply.event, stimulus.Finished) else record.row.facts
+    known, step, event = record.row.facts, record.cursor.step, reply.event
+    if not isinstance(event, stimulus.Finished):
+        return known
+    if event.state is OperationState.INTERRUPTED and record.cursor.direction is Direction.FORWARD:
+        known = {**known, interruptions.NAME: interruptions.counted(known, step, reply.result)}
+    return learned(known, step, reply.result)
 
 
 def known_of(record, reply):

@@ -138,6 +138,12 @@ class Journal:
             db.execute('UPDATE operation SET state = ?, result = ?, error_type = ?, error = ?, finished = ? WHERE op_id = ? AND state = ?',
                        (state, json.dumps(result or {}), error_type, error, self._clock(), op_id, OperationState.RUNNING))
 
+    def amend(self, op_id, result):
+        """Record what is known of an operation that was interrupted, unless the conductor has acknowledged it. result: JSON values."""
+        with self._transaction() as db:
+            db.execute('UPDATE operation SET result = ? WHERE op_id = ? AND state = ? AND reported = 0',
+                       (json.dumps(result), op_id, OperationState.INTERRUPTED))
+
     def acknowledge(self, op_id):
         """Record that the conductor knows the outcome."""
         with self._transaction() as db:

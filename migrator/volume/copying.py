@@ -21,6 +21,7 @@ from oslo_log import log
 from migrator import concurrency, exceptions
 from migrator.rpc import facts as rpc_facts
 from migrator.rpc import volume_facts as facts
+from migrator.states import OperationState
 from migrator.volume import copier_path
 from migrator.volume.child import Child
 
@@ -28,9 +29,6 @@ LOG = log.getLogger(__name__)
 
 #: The Python that has libnbd's binding: Debian's own.
 INTERPRETER = '/usr/bin/python3'
-
-#: Seconds for which neither end has answered when a copy is given up. An array that restarts cuts its connections, which is seen at once.
-PATIENCE = 60.0
 
 #: How many chunks of half a MiB are compared where sampling is enough.
 SAMPLES = 256
@@ -67,7 +65,8 @@ class _Job:
 class Copying:
     """The copies and comparisons of one agent. folder: where checkpoints are; begin: starts a program, Child but for tests."""
 
-    def __init__(self, folder, begin=Child, clock=time.monotonic, patience=PATIENCE):
+    def __init__(self, folder, begin=Child, clock=time.monotonic, patience=60.0):
+        """patience: seconds without any answer after which a copy is given up."""
         self._folder = os.path.abspath(folder)      # the copier has another working directory
         self._begin, self._clock, self._patience = begin, clock, patience
         self._lock = concurrency.native_lock()
@@ -104,6 +103,27 @@ class Copying:
         if last['ended'] == 'different':
             raise exceptions.DriverError(f'{destination.name} differs from {source.name} at byte {last["offset"]}: the copy cannot be used')
         return {'digest': last['digest'], 'how': how}
+
+    def reached(self, migration_id):
+        """Tell how far a copy came by its checkpoint, 0 if there is none. Blocks."""
+        try:
+            with open(self._checkpoint(migration_id), encoding='utf-8') as stream:
+                done = json.load(stream)['done']
+        except FileNotFoundError:
+            return 0
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            LOG.warning('the checkpoint of the copy of migration %s cannot be read; it will begin at zero: %s', migration_id, error)
+            return 0
+        return done if isinstance(done, int) else 0
+
+    def recall(self, journal):
+        """Add to the outcome of copies that were interrupted how far they came: {'done'}. journal: rpc.journal.Journal. Blocks. Repeatable.
+
+        A conductor tells by it a copy that goes on, however often it is interrupted, from one that does not.
+        """
+        for operation in journal.unreported():
+            if operation.method == 'copy_volume' and operation.state is OperationState.INTERRUPTED:
+                journal.amend(operation.op_id, {'done': self.reached(operation.migration_id)})
 
     def forget(self, migration_id):
         """Remove the checkpoint, durably: what is copied next begins at zero. Call it *before* the destination is deleted. Blocks.

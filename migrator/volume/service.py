@@ -1,7 +1,7 @@
 """The volume agent put together: backends, copies, journal, operations, endpoint and heartbeat."""
 import os
 
-from migrator import agent
+from migrator import agent, concurrency
 from migrator.rpc import contract
 from migrator.volume import backends as volume_backends
 from migrator.volume.copying import Copying
@@ -19,7 +19,8 @@ class VolumeService(agent.AgentService):
     def __init__(self, conf, transport, backends=None):
         super().__init__('volume', conf, transport)
         self.backends = backends or volume_backends.load(conf, conf.host)
-        self.copying = Copying(os.path.join(conf.state_path, f'{conf.host}-copies'), self.backends.copier)
+        self.copying = Copying(os.path.join(conf.state_path, f'{conf.host}-copies'), self.backends.copier,
+                               patience=self._settings.copy_patience)
 
     @staticmethod
     def lock_path(conf):
@@ -36,7 +37,8 @@ class VolumeService(agent.AgentService):
         return not self._ending.is_set()
 
     def make_manager(self):
-        """Make the endpoint."""
+        """Make the endpoint. Before anybody asks: of copies that ended with the last process, the journal learns how far they came."""
+        concurrency.run_native(self.copying.recall, self._journal)
         return VolumeManager(self.backends, self.copying, self.operations, self._journal, self.host, self.process_id)
 
     def make_heartbeat(self, up):

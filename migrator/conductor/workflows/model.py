@@ -89,6 +89,7 @@ class Step:
     declined: what that is called.
     cancel: the method that tells its agent to end it early, for an abort.
     repeat: after an interruption the step is begun again, for it finds its own traces; else it is undone.
+    keeps: what an attempt did is kept by the next one, so that only interruptions count that brought nothing.
     owed: it comes after the point of no return; where it cannot be done it is named as a debt, and the workflow goes on.
     vital: it comes after the point of no return, and nothing goes on without it: it is tried until it is done, and after some attempts the
     workflow stands in needs_operator meanwhile.
@@ -112,6 +113,7 @@ class Step:
     declined: str = ''
     cancel: str = ''
     vital: bool = False
+    keeps: bool = False
 
     @property
     def asks(self):

@@ -31,7 +31,7 @@ VOLUME_MIGRATION = Workflow('volume_migration', abortable=True, steps=(
          commit=Commit.SUCCESS, doing='the data follows; the volume may be used'),
     Step('create_target_volume', on=DESTINATION, agent=VOLUME, when='not_moved', status=Status.PREPARING, repeat=True,
          doing='the copy is being made at the destination', undo=REMOVE_COPY),
-    Step('copy_volume', on=DESTINATION, agent=VOLUME, when='not_moved', repeat=True, cancel='cancel_volume_job',
+    Step('copy_volume', on=DESTINATION, agent=VOLUME, when='not_moved', repeat=True, keeps=True, cancel='cancel_volume_job',
          doing='the data is being copied'),
     Step('verify_volume', on=DESTINATION, agent=VOLUME, when='not_moved', repeat=True, cancel='cancel_volume_job',
          commit=Commit.MOVED, doing='the copy is being compared with the source'),

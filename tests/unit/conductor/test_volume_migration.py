@@ -178,6 +178,7 @@ class RaisesTest(testscenarios.WithScenarios, VolumeCase):
 class CopyTest(VolumeCase):
 
     target = {'take_over': 'no'}
+    options = {'conductor__copy_attempts': 1}
 
     def test_an_abort_in_the_copy(self):
         migration = self.migrate(bandwidth=1 << 20)
@@ -198,6 +199,28 @@ class CopyTest(VolumeCase):
         self.cloud.volumes.restart('two')
         self.ended(migration)
         self.assert_moved(migration)
+
+    def test_a_copy_that_comes_further_is_not_given_up(self):
+        """Given conductors that give a copy up at its first idle interruption, when its agent is killed three times, each time after some
+        more was copied, then it goes on behind that, to its end."""
+        migration, before = self.migrate(bandwidth=SIZE // 2), 0
+        for _ in range(3):
+            wait_for(lambda: self.agents.volume_progress(self.context, 'two', migration).done > before, 'more of the copy')  # noqa: B023
+            before = self.agents.volume_progress(self.context, 'two', migration).done
+            self.cloud.volumes.restart('two')
+        view = self.ended(migration)
+        self.assertEqual(4, sum(event['step'] == 'copy_volume' and event['what'] == 'start' for event in view['events']), view['events'])
+        self.assert_moved(migration)
+
+    def test_a_copy_that_never_begins_is_given_up(self):
+        """Given such conductors, when the agent is killed before anything was copied, then the migration is undone."""
+        self.arrays.inject('two@b', 'copy', 'hang')
+        migration = self.migrate()
+        wait_for(lambda: self.cloud.volumes.agents['two'].operations.running('copy_volume'), 'the copy')
+        self.cloud.volumes.restart('two')
+        self.arrays.release()
+        self.assertIn('the agent ended while it ran', self.ended(migration, 'failed')['error'])
+        self.assert_where_it_was()
 
     def test_the_source_cannot_be_removed(self):
         """Given a source whose removal fails, then the migration is completed, and the source owes it."""

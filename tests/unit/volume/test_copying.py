@@ -6,6 +6,7 @@ import threading
 
 from migrator import exceptions
 from migrator.rpc import volume_facts as facts
+from migrator.rpc.journal import Journal, Operation
 from migrator.volume import copying
 from tests import base
 
@@ -173,6 +174,27 @@ class CopyingTest(base.TestCase):
         child.finish(3, ended='different', offset=4096)
         self.assertEqual(f'{DESTINATION.name} differs from {SOURCE.name} at byte 4096: the copy cannot be used',
                          str(self.came_to(outcome, child)))
+
+    def test_the_journal_learns_how_far_interrupted_copies_came(self):
+        """Given an agent that ended in a copy, in another one that had recorded nothing, and in a comparison, when the next process looks,
+        then what it reports tells of both copies how far they came."""
+        path, others = str(self.temp_dir / 'journal.db'), [MIGRATION.replace('6a1f', part) for part in ('7b20', '8c31')]
+        journal = Journal(path)
+        for known, method in ((MIGRATION, 'copy_volume'), (others[0], 'copy_volume'), (others[1], 'verify_volume')):
+            journal.begin(Operation(f'{known}/{method}/1', known, 1, method, '', 'p-1'))
+        journal.close()
+        for known, text in ((MIGRATION, '{"done": 4096}'), (others[1], '{"done": 7}')):
+            (self.temp_dir / 'copies' / f'copy-{known}.json').write_text(text)
+        journal = Journal(path)
+        self.addCleanup(journal.close)
+        for _ in range(2):
+            self.copying.recall(journal)
+            self.assertEqual([{'done': 4096}, {'done': 0}, {}], [o.result for o in sorted(journal.unreported(), key=lambda o: o.op_id)])
+        journal.acknowledge(f'{MIGRATION}/copy_volume/1')
+        (self.temp_dir / 'copies' / f'copy-{MIGRATION}.json').write_text('nonsense')
+        self.assertEqual(0, self.copying.reached(MIGRATION))
+        self.copying.recall(journal)
+        self.assertEqual({'done': 4096}, journal.get(f'{MIGRATION}/copy_volume/1').result)
 
     def test_a_forgotten_copy_has_no_checkpoint(self):
         path = self.temp_dir / 'copies' / f'copy-{MIGRATION}.json'
