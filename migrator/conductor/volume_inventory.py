@@ -28,15 +28,24 @@ class VolumeInventory:
 
     def heartbeat(self, beat):
         """Record a heartbeat (volume_facts.VolumeHeartbeat). Late and doubled ones change nothing, nor do those of a process that has
-        a successor. Each tells everything, so none is ever asked for again."""
+        a successor. Each tells everything, so none is ever asked for again.
+
+        Returns {'ended': [id, ...]}: those of the migrations in `copies` that have ended, or that nobody knows any more.
+        """
         if self.versions is not None:
             self.versions.heard(beat.rpc_version)
-        if not self._taken(beat) or not beat.progress:
-            return
+        if not self._taken(beat):
+            return {'ended': []}
         try:
-            self.database.run(lambda tx: ledger.progress(tx, beat.host, beat.progress, self.quiet, KIND))
+            return self.database.run(lambda tx: self._look(tx, beat))
         except exceptions.Unavailable as error:
             LOG.warning('the progress of migrations of %s is not written down until its next heartbeat: %s', beat.host, error)
+            return {'ended': []}
+
+    def _look(self, tx, beat):
+        if beat.progress:
+            ledger.progress(tx, beat.host, beat.progress, self.quiet, KIND)
+        return {'ended': ledger.not_live(tx, beat.copies) if beat.copies else []}
 
     def _taken(self, beat):
         """Write down all but the progress; False if it is late. An agent's row that another conductor made meanwhile is read again."""

@@ -153,8 +153,7 @@ class VolumeAgentEndpoint:
     @server.exposed(contract.AGENT)
     def volume_heartbeat(self, context, heartbeat):
         """Take a heartbeat of a volume agent."""
-        self.inventory.heartbeat(facts.from_wire(volume_facts.VolumeHeartbeat, heartbeat, 'heartbeat'))
-        return {}
+        return self.inventory.heartbeat(facts.from_wire(volume_facts.VolumeHeartbeat, heartbeat, 'heartbeat'))
 
 
 # --- arguments, checked ---

@@ -276,9 +276,12 @@ class VolumeHeartbeat:
     looked: float = facts._field(None, 0.0, facts.MAX_CLOCK, default=0.0)       # the agent's clock when it began to look at its arrays
     backends: tuple[Backend, ...] = ()
     progress: dict = dataclasses.field(default_factory=dict)      # migration id -> Progress as a dict
+    copies: tuple[str, ...] = ()                                  # migrations whose copy has a checkpoint here and does not run
 
     def verify(self):
-        """What is stored by name has its bounds; raises InvalidRequest."""
+        """What is stored by name, or looked for, has its bounds; raises InvalidRequest."""
+        if len(self.copies) > facts.MAX_PROGRESS or not all(facts.UUID.match(migration) for migration in self.copies):
+            raise exceptions.InvalidRequest(f'heartbeat.copies must be ids of migrations, {facts.MAX_PROGRESS} at most')
         if len(self.progress) > facts.MAX_PROGRESS:
             raise exceptions.InvalidRequest(f'heartbeat.progress has {len(self.progress)} entries, the limit is {facts.MAX_PROGRESS}')
         for migration, progress in self.progress.items():

@@ -52,6 +52,10 @@ class End:
         return f'{self.uri}?tls-certificates={urllib.parse.quote(self.credentials)}' if self.credentials else self.uri
 
 
+#: What a copy may leave behind: its checkpoint, a new one that was not finished, its lock.
+_KEPT = re.compile(r'copy-(?P<id>[0-9a-f-]{36})\.json(\.new|\.lock)?')
+
+
 class _Job:
     """What runs for one migration. Changed under the lock of Copying only, but for the progress, which is replaced whole."""
 
@@ -140,6 +144,16 @@ class Copying:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+    def kept(self):
+        """List the migrations whose copy has left anything here, and which are not copied now. Blocks. Raises DriverError."""
+        with self._lock:
+            running = set(self._jobs)
+        try:
+            found = [_KEPT.fullmatch(name) for name in os.listdir(self._folder)]
+        except OSError as error:
+            raise exceptions.DriverError(f'{self._folder} cannot be read: {error.strerror}') from error
+        return sorted({match['id'] for match in found if match and rpc_facts.UUID.match(match['id'])} - running)
 
     # --- these return at once ---
 

@@ -34,12 +34,14 @@ class HeartbeatLoop(Beating):
         """Send one heartbeat; returns True if it is known to have arrived. Raises nothing that the next one may cure."""
         with self._beating, rpc_context.using(rpc_context.MigratorContext(overwrite=False)) as context:
             # Before the room: what has arrived by then is seen in it, so nobody is given room that data on its way will take.
-            jobs = self._jobs()
+            jobs, copies = self._jobs(), self._manager.kept_copies()[:facts.MAX_PROGRESS]
             found = self._backends.describe(max(LEAST_PATIENCE, self._interval))
             self._sequence += 1
             beat = vf.VolumeHeartbeat(sequence=self._sequence, monotonic=self._clock(), draining=self._operations.draining,
-                                      looked=self._backends.looked(), backends=found, progress=jobs, **self._who)
-            return self._said(self._sequence, self._conductor.volume_heartbeat, context, beat) is not None
+                                      looked=self._backends.looked(), backends=found, progress=jobs, copies=copies, **self._who)
+            answer = self._said(self._sequence, self._conductor.volume_heartbeat, context, beat)
+            self._manager.forget_copies([migration for migration in (answer or {}).get('ended', ()) if migration in copies])
+            return answer is not None
 
     def _jobs(self):
         """Give {migration id: Progress as a dict} of what moves data now, each asked for once a progress_interval at most."""

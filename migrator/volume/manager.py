@@ -365,6 +365,24 @@ class VolumeManager(StepEndpoint):
         with self._lock:
             return sorted({*self._mirrors, *self._copying.running()})
 
+    def kept_copies(self):
+        """Name the migrations whose copy has left a checkpoint here, and which this agent does nothing for now."""
+        busy = {op_id.partition('/')[0] for op_id in self._operations.running()}
+        try:
+            return tuple(migration for migration in run_driver(self._copying.kept) if migration not in busy)
+        except exceptions.DriverError as error:
+            LOG.warning('it is not known which copies have left a checkpoint here: %s', error)
+            return ()
+
+    def forget_copies(self, migrations):
+        """Remove what is kept of copies whose migrations have ended, as the conductor says. What cannot be removed is told of again."""
+        for migration_id in migrations:
+            try:
+                run_driver(self._copying.forget, migration_id)
+                LOG.info('migration %s has ended; the checkpoint of its copy is removed', migration_id)
+            except (exceptions.MigratorError, OSError) as error:
+                LOG.warning('the checkpoint of the copy of migration %s is not removed yet: %s', migration_id, error)
+
     # --- inside ---
 
     def _backend(self, where):

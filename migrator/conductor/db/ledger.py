@@ -237,6 +237,12 @@ def queued(tx, hosts, limit, kind=AgentKind.COMPUTE):
         .order_by(migration.c.created_at).limit(limit)).scalars().all()
 
 
+def not_live(tx, migrations):
+    """Name those of the migrations that have ended, or that there are not any more. One statement."""
+    live = tx.execute(sa.select(migration.c.id).where(migration.c.id.in_(migrations), LIVE)).scalars().all()
+    return sorted(set(migrations) - set(live))
+
+
 def ended_since(tx, instances, moment):
     """Name those of the guests on which a workflow ended, or a debt was paid, after `moment`. Two statements for each 500.
 

@@ -1,4 +1,6 @@
 """The migration of a volume between simulated arrays, from the request to the end: each way of the seed, and what goes wrong."""
+import pathlib
+
 import testscenarios
 
 from migrator import exceptions
@@ -211,6 +213,20 @@ class CopyTest(VolumeCase):
         view = self.ended(migration)
         self.assertEqual(4, sum(event['step'] == 'copy_volume' and event['what'] == 'start' for event in view['events']), view['events'])
         self.assert_moved(migration)
+
+    def test_only_what_is_kept_of_live_copies_stays(self):
+        """Given an agent with the checkpoint of a copy that nobody knows any more, when it is killed in another copy, and is back, then the
+        first one goes, and the copy goes on behind the second."""
+        migration = self.migrate(bandwidth=SIZE // 2)
+        wait_for(lambda: self.agents.volume_progress(self.context, 'two', migration).done, 'some of the copy')
+        folder = pathlib.Path(self.cloud.volumes.agents['two'].copying._folder)
+        for name in ('.json', '.json.lock'):
+            (folder / f'copy-99999999-9999-4999-8999-999999999999{name}').write_text('{}')
+        self.cloud.volumes.restart('two')
+        wait_for(lambda: {path.name for path in folder.iterdir()} <= {f'copy-{migration}.json'}, 'the unknown checkpoint to be forgotten')
+        self.ended(migration)
+        self.assert_moved(migration)
+        wait_for(lambda: not list(folder.iterdir()), 'the checkpoint to be forgotten')
 
     def test_a_copy_that_never_begins_is_given_up(self):
         """Given such conductors, when the agent is killed before anything was copied, then the migration is undone."""

@@ -105,6 +105,9 @@ class ScriptedCopying:
     def forget(self, migration_id):
         self.script.do('forget', migration_id)
 
+    def kept(self):
+        return self.script.do('kept', default=[])
+
     def running(self):
         return sorted(self.jobs)
 

@@ -196,6 +196,21 @@ class CopyingTest(base.TestCase):
         self.copying.recall(journal)
         self.assertEqual({'done': 4096}, journal.get(f'{MIGRATION}/copy_volume/1').result)
 
+    def test_what_is_kept_of_copies_is_known_but_of_those_that_run(self):
+        """Given what copies have left, in whole or in part, and things of others, then the copies are named that do not run."""
+        others = [MIGRATION.replace('6a1f', part) for part in ('7b20', '8c31')]
+        outcome, child = self.start('copy')
+        for name in (f'copy-{MIGRATION}.json', f'copy-{others[1]}.json', f'copy-{others[1]}.json.lock', f'copy-{others[0]}.json.new',
+                     'copy-.json', f'{others[0]}.json', f'copy-{"-" * 36}.json'):
+            (self.temp_dir / 'copies' / name).write_text('{}')
+        self.assertEqual(others, self.copying.kept())
+        child.finish(0, **COMPLETE)
+        self.came_to(outcome, child)
+        self.assertEqual([MIGRATION, *others], self.copying.kept())
+        for known in (MIGRATION, *others):
+            self.copying.forget(known)
+        self.assertEqual([], self.copying.kept())
+
     def test_a_forgotten_copy_has_no_checkpoint(self):
         path = self.temp_dir / 'copies' / f'copy-{MIGRATION}.json'
         path.write_text('{}')

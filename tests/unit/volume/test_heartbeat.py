@@ -54,6 +54,26 @@ class HeartbeatTest(ManagerTestCase):
         go.set()
         support.wait_for(lambda: not self.beat().backends[0].offline)
 
+    def test_what_is_kept_of_copies_goes_when_their_migrations_have_ended(self):
+        """Given checkpoints of three copies, when the conductor says that two migrations have ended, and one that was not asked about,
+        then these two are forgotten; what cannot be is told of again."""
+        ended, stuck, live, other = (f'{n}0000000-0000-4000-8000-000000000000' for n in range(4))
+        self.copying.script.results['kept'] = [ended, stuck, live]
+        answers = {'ended': [ended, stuck, other]}
+        heard = self.conductor.volume_heartbeat
+        self.conductor.volume_heartbeat = lambda context, beat: heard(context, beat) or answers
+        refused = exceptions.PreconditionFailed('it is being copied')
+        forget = self.copying.forget
+        self.copying.forget = lambda known: forget(known) if known != stuck else self.refuse(refused)
+        self.assertEqual((ended, stuck, live), self.beat().copies)
+        self.assertEqual([('forget', ended)], [call for call in self.copying.script.calls if call[0] == 'forget'])
+        self.assertIn('it is being copied', self.log.output)
+
+    @staticmethod
+    def refuse(error):
+        """Raise it."""
+        raise error
+
     def test_a_backend_that_has_not_started_says_why(self):
         array = ScriptedArray()
         array.script.results['start'] = exceptions.DriverError('no such socket')
