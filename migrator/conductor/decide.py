@@ -236,7 +236,11 @@ def on_silent(at: Situation, event: stimulus.Silent, refused: str = '') -> Actio
         if at.step.undo.vital and not event.dead:
             cursor = replace(cursor, status=Status.NEEDS_OPERATOR)
             return Action(Kind.WAIT, cursor, f'{cursor.step}: {said}', wake_in=at.backoff(cursor.failures))
-        # With its host the guest went down, too: there is nothing to resume until the host is back.
+        if at.step.undo.vital:
+            # With its host the guest went down, too: there is nothing to resume until the host is back. It is not as it was before,
+            # so that it has failed even if an abort was wanted.
+            before = f'; before that: {cursor.error}' if cursor.error else ''
+            cursor = replace(cursor, abort=AbortCause.NONE, error=f'{locate.WENT_DOWN}{before}')
         return owe(at, cursor, said, guest_lost=at.step.undo.vital)
     if at.step.vital:
         cursor = replace(cursor, status=Status.NEEDS_OPERATOR)

@@ -23,6 +23,7 @@ from migrator.states import OperationState
 
 LOG = log.getLogger(__name__)
 
+
 class Payments:
     """Collects debts."""
 
@@ -47,8 +48,10 @@ class Payments:
             reply = Reply(stimulus.Finished(OperationState.FAILED, why, untouched=True), error=why)
             return self._settle(row.id, row.attempt, reply, row.process_id)
         context = rpc_context.MigratorContext(migration_id=row.migration_id)
-        envelope = facts.Envelope(op_id=f'{row.id}/{row.action}/{row.attempt}', migration_id=row.migration_id,
-                                  epoch=row.epoch + row.attempt, process_id=row.process_id, request_id=context.request_id)
+        # The epoch is the migration's own: one raised for this debt would make the agent refuse the migration's other debts, or the
+        # migration itself while it is under way. Of late attempts at the same debt the agent knows by their number.
+        envelope = facts.Envelope(op_id=f'{row.id}/{row.action}/{row.attempt}', migration_id=row.migration_id, epoch=row.epoch,
+                                  process_id=row.process_id, request_id=context.request_id)
         LOG.info('%s is asked to pay a debt: %s', row.host, row.action)
         reply = self.agents.begin(context, row.action, Place(row.host, line.on, line.agent), envelope, arguments)
         if reply is not None and hasattr(reply.event, 'state'):
@@ -59,6 +62,8 @@ class Payments:
         """Say what the catalogue knows that forbids a cleanup by now, '' if nothing does."""
         if resumes(row) and row.instance_host != row.host:
             return f'the guest is known at {row.instance_host or "no host"} by now; it must not go on at {row.host}'
+        if resumes(row) and row.sighted_host not in (None, '', row.host):
+            return f'the guest was seen at {row.sighted_host}, where it is {row.sighted_state}; it must not go on at {row.host} as well'
         where = removed_by(row.action, arguments.get('plan'))
         if where is None:
             return ''

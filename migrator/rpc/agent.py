@@ -112,6 +112,7 @@ class OperationServer:
         if envelope.process_id not in ('', self._process_id):
             raise exceptions.WrongProcess(f'meant for process {envelope.process_id} of {self._host}, this is {self._process_id}')
         self.check_epoch(envelope.migration_id, envelope.epoch)
+        self._check_attempt(envelope)
         if envelope.not_after and self._clock() > envelope.not_after:
             raise exceptions.RequestExpired(f'{envelope.op_id} arrived {self._clock() - envelope.not_after:.1f} s too late')
         if self._pool.running >= self._pool.size:
@@ -122,6 +123,15 @@ class OperationServer:
         highest = concurrency.run_native(self._journal.highest_epoch, migration_id)
         if epoch < highest:
             raise exceptions.StaleEpoch(f'epoch {epoch} of {migration_id} is outdated, {self._host} has seen {highest}')
+
+    def _check_attempt(self, envelope):
+        """Raise StaleEpoch for a debt's attempt that is older than one that was accepted. Its migration's epoch is the same for all."""
+        owner, method, attempt = envelope.op_id.split('/')
+        if owner == envelope.migration_id:
+            return
+        latest = concurrency.run_native(self._journal.latest_attempt, owner, method)
+        if int(attempt) < latest:
+            raise exceptions.StaleEpoch(f'attempt {attempt} of {method} is outdated, {self._host} has seen attempt {latest}')
 
     def get(self, op_id):
         """Give the Report of an operation from the journal; its state is UNKNOWN if there is none."""

@@ -168,6 +168,13 @@ class Journal:
             row = self._db.execute('SELECT epoch FROM epoch WHERE migration_id = ?', (migration_id,)).fetchone()
         return row[0] if row else -1
 
+    def latest_attempt(self, owner, method):
+        """Give the highest attempt at an operation that was begun, 0 if none was. owner: a migration's or a debt's id."""
+        prefix = f'{owner}/{method}/'
+        with self._lock:
+            rows = self._db.execute('SELECT op_id FROM operation WHERE op_id > ? AND op_id < ?', (prefix, f'{owner}/{method}0')).fetchall()
+        return max((int(row[0].removeprefix(prefix)) for row in rows), default=0)
+
     def see_epoch(self, migration_id, epoch):
         """Record that an epoch of a migration was seen, so that older requests are refused from now on. Idempotent."""
         with self._transaction() as db:

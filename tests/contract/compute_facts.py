@@ -102,7 +102,8 @@ class Scenarios(ComputeScenarios):
         self.assertIn(('file', '', plan.migration_id), self.audited(self.b, uuid_))
         with self.copying(plan, prepared):
             hands.wait_for(lambda: 'job' in {kind for kind, _, _ in self.audited(self.a, uuid_)}, 'the job', self.harness.patience)
-            self.assertIn('incoming', {state for _, state, _ in self.audited(self.b, uuid_)})
+            hands.wait_for(lambda: 'incoming' in {state for _, state, _ in self.audited(self.b, uuid_)}, 'the incoming guest',
+                           self.harness.patience)
 
     def test_progress_is_an_empty_job_when_there_is_none(self):
         uuid_ = self.given_guest()

@@ -1,4 +1,6 @@
 """The contract suite's hands on simulated arrays."""
+import contextlib
+import functools
 import uuid
 
 from oslo_config import cfg
@@ -38,6 +40,10 @@ class FakeArrayHarness(volume_driver.VolumeHarness):
 
     def write(self, connection, offset, length, byte):
         self.world.write(connection.uri, offset, length, byte)
+
+    @contextlib.contextmanager
+    def writer(self, connection):
+        yield functools.partial(self.write, connection)
 
     def read(self, connection):
         return b''.join(bytes([value]) * blocks.BLOCK for value in self.world.read(connection.uri))

@@ -26,6 +26,10 @@ class VolumeHarness(abc.ABC):
         """Write `byte` over a range, as a client of the export; returns once the array acknowledged it."""
 
     @abc.abstractmethod
+    def writer(self, connection):
+        """A context manager that gives a function that does what `write` does, of one client that stays connected."""
+
+    @abc.abstractmethod
     def read(self, connection) -> bytes:
         """Read the whole export, as a client."""
 
@@ -169,9 +173,12 @@ class TakeoverContract(Base):
             self.put(self.source, number * MIB, MIB, number + 1)
         self.target = facts.Target(str(uuid.uuid4()), str(uuid.uuid4()), 'host', 'b', 'fast', 'vol-new', SIZE)
 
-    def put(self, connection, offset, length, byte):
-        """Write, in the reference model too."""
-        self.harness.write(connection, offset, length, byte)
+    def put(self, connection, offset, length, byte, write=None):
+        """Write, in the reference model too. write: of a client that is connected already."""
+        if write is None:
+            self.harness.write(connection, offset, length, byte)
+        else:
+            write(offset, length, byte)
         self.model[offset:offset + length] = bytes([byte]) * length
 
     def take_over(self):
@@ -191,9 +198,10 @@ class TakeoverContract(Base):
         writing = threading.Event()
 
         def write():
-            for number in range(48):
-                self.put(connection, (number * 7 % 32) * MIB + 4096, 65536, 0x80 + number % 64)
-                writing.set()
+            with self.harness.writer(connection) as put:
+                for number in range(192):
+                    self.put(connection, (number * 7 % 32) * MIB + 4096, 65536, 0x80 + number % 64, put)
+                    writing.set()
         writer = threading.Thread(target=write)
         writer.start()
         writing.wait(20)

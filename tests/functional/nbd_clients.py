@@ -13,6 +13,24 @@ class NbdClients:
         if f'wrote {length}/{length}' not in said:
             raise AssertionError(said)
 
+    @contextlib.contextmanager
+    def writer(self, connection):
+        """Give a function that writes as `write` does, over one connection that it keeps, as a guest would."""
+        with subprocess.Popen(['qemu-io', '-f', 'raw', connection.uri], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as client:
+            def write(offset, length, byte):
+                client.stdin.write(f'write -P {byte:#x} {offset} {length}\nflush\n')
+                client.stdin.flush()
+                for line in client.stdout:
+                    if f'wrote {length}/{length}' in line:
+                        return
+                    if 'failed' in line:
+                        raise AssertionError(line)
+                raise AssertionError('the client has ended')
+            try:
+                yield write
+            finally:
+                client.stdin.close()        # what it was told last, it does before it ends
+
     def read(self, connection):
         """Read all of it."""
         return subprocess.run(['nbdcopy', connection.uri, '-'], check=True, capture_output=True, timeout=60).stdout

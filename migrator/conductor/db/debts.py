@@ -25,11 +25,12 @@ def insert(tx, record, host, action, arguments, reason, agent=AgentKind.COMPUTE,
 def due(tx, host_down_after, limit=50, horizon=None):
     """Read debts whose time and turn have come and whose agent is up. One statement.
 
-    horizon: see ledger.due. With them the agent's process, the migration's kind and epoch, and where the catalogue has the guest.
+    horizon: see ledger.due. With them the agent's process, the migration's kind and epoch, and where the catalogue has the guest
+    and where else it was seen.
     """
     return tx.execute(
         sa.select(debt, service.c.process_id.label('process_id'), migration.c.epoch.label('epoch'), migration.c.kind.label('kind'),
-                  instance.c.host.label('instance_host'))
+                  instance.c.host.label('instance_host'), instance.c.sighted_host, instance.c.sighted_state)
         .join(service, sa.and_(service.c.host == debt.c.host, service.c.kind == debt.c.agent))
         .join(migration, migration.c.id == debt.c.migration_id)
         .outerjoin(instance, instance.c.uuid == debt.c.instance_uuid)

@@ -67,13 +67,17 @@ def operation_id(owner, cursor):
 
 
 def attested(agent):
-    """Tell, within a query on migrations, whether a host counts as off. agent: its service row; it must not have been heard of since.
+    """Tell, within a query on migrations, whether a host counts as off. agent: its service row; no agent of the host must have been heard
+    of since.
 
     An attestation that lies ahead was made before the clock was set back. Then times do not tell what came since, but whether it is still
     the same heartbeat that was the last one.
     """
+    other = service.alias()
+    heard = sa.exists().where(other.c.host == attestation.c.host, other.c.kind != agent.c.kind,
+                              other.c.last_seen > attestation.c.at).correlate(attestation, agent)
     return sa.select(sa.func.count()).where(
-        attestation.c.migration_id == migration.c.id, attestation.c.host == agent.c.host, attestation.c.void_at.is_(None),
+        attestation.c.migration_id == migration.c.id, attestation.c.host == agent.c.host, attestation.c.void_at.is_(None), ~heard,
         sa.or_(sa.and_(attestation.c.at >= agent.c.last_seen, attestation.c.at <= now_ms()),
                attestation.c.last_seen == agent.c.last_seen)).correlate(migration, agent).scalar_subquery()
 

@@ -217,6 +217,18 @@ class DebtTest(CloudTestCase):
         self.assertEqual(({}, []), (self.world.where(guest), self.world.files(guest)))
         self.assertRaises(exceptions.InstanceNotFound, self.api.instance_show, guest)
 
+    def test_debts_of_one_migration_do_not_stand_in_each_others_way(self):
+        """Given two cleanups that fail for long, the first of them tried more often by then, when they can be done, then both are paid."""
+        self.world.inject('alpha', 'start_instance', 'fail-after')
+        self.world.inject('alpha', 'stop_instance', 'fail', times=9)
+        self.world.inject('alpha', 'delete_instance', 'fail', times=6)
+        guest = str(uuid.uuid4())
+        made = self.api.instance_create('alpha', {'uuid': guest, 'name': 'new', 'disks': [{'target': 'vda', 'size': 1 << 20}]})
+        view = self.cloud.wait(made, 'failed', timeout=60)
+        self.assertEqual({'stop_instance', 'delete_instance'}, {d['action'] for d in view['debts']})
+        self.cloud.wait_debts(0, timeout=60)
+        self.assertEqual(({}, []), (self.world.where(guest), self.world.files(guest)))
+
     def test_a_report_for_a_debt_that_is_not_there(self):
         moved = self.cloud.migrate('web', 'beta')
         before = self.cloud.dump()

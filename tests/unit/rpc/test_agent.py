@@ -130,6 +130,20 @@ class AcceptTest(AgentTestCase):
         same = support.envelope(migration_id=new.migration_id, epoch=5, attempt=3)
         self.assertEqual(OperationState.RUNNING, self.server.accept(same, 'pre_live_migration', {}, dict).state)
 
+    def test_a_late_attempt_at_a_debt_is_refused_and_other_debts_are_not(self):
+        """Given a debt's second attempt, when its first one comes late, then it is outdated; each other debt counts for itself."""
+        migration, debt, other = (str(uuid.uuid4()) for _ in range(3))
+
+        def attempt(owner, number):
+            return facts.Envelope(op_id=f'{owner}/stop_instance/{number}', migration_id=migration, epoch=7)
+        self.server.accept(attempt(debt, 12), 'stop_instance', {}, dict)
+        self.conductor.next_report()
+        for late in (1, 9, 11):
+            error = self.assertRaises(exceptions.StaleEpoch, self.server.accept, attempt(debt, late), 'stop_instance', {}, self.fail)
+            self.assertIn('has seen attempt 12', str(error))
+        for timely in (attempt(debt, 13), attempt(other, 1)):
+            self.assertEqual(OperationState.RUNNING, self.server.accept(timely, 'stop_instance', {}, dict).state)
+
     def test_epochs_of_different_migrations_are_not_compared(self):
         self.server.accept(support.envelope(epoch=5), 'pre_live_migration', {}, dict)
         self.assertEqual(OperationState.RUNNING, self.server.accept(support.envelope(epoch=1), 'pre_live_migration', {}, dict).state)
