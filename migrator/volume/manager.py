@@ -17,6 +17,7 @@ from migrator.rpc import volume_facts as vf
 from migrator.rpc.steps import StepEndpoint, run_driver, uuid_of
 from migrator.states import LunState
 from migrator.volume.copying import End
+from migrator.volume.pace import Paces
 
 LOG = log.getLogger(__name__)
 
@@ -51,6 +52,7 @@ class VolumeManager(StepEndpoint):
         self._host = host
         self._lock = threading.Lock()
         self._mirrors = {}       # migration id -> LunRef of the LUN that is taken over, while that is on its way
+        self._paces = Paces()
         self._cancelling = set()  # migration ids whose copy is being looked for, to cancel it
 
     # --- questions ---
@@ -133,10 +135,12 @@ class VolumeManager(StepEndpoint):
         if mirror is None:
             return self._copying.progress(migration_id)
         try:
-            return run_driver(self._driver(mirror).progress, mirror.pool, mirror.lun)
+            found = run_driver(self._driver(mirror).progress, mirror.pool, mirror.lun)
         except exceptions.MigratorError as error:
             LOG.debug('no progress of migration %s: %s', migration_id, error)
             return vf.Progress()
+        with self._lock:
+            return self._paces.with_rate(migration_id, found) if migration_id in self._mirrors else found
 
     # --- interventions ---
 
@@ -300,6 +304,7 @@ class VolumeManager(StepEndpoint):
     def _forget_mirror(self, migration_id):
         with self._lock:
             self._mirrors.pop(migration_id, None)
+            self._paces.forget(migration_id)
 
     # --- migration: the host copy ---
 

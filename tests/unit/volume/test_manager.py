@@ -85,6 +85,15 @@ class MethodsTest(ManagerTestCase):
         self.outcome('complete_migration_target')
         self.assertEqual(MIB, self.new.script.calls[-1][1].bandwidth)
 
+    def test_the_rate_of_a_take_over_whose_array_tells_only_how_far_it_is(self):
+        now = [0.0]
+        self.manager._paces._clock = lambda: now[0]
+        self.outcome('migrate_volume_target')
+        self.new.script.results['progress'] = vf.Progress(True, 100 * MIB, 10 * MIB)
+        self.assertEqual(0, self.ask('volume_progress', migration_id=samples.MIGRATION)['rate'])
+        now[0], self.new.script.results['progress'] = 2.0, vf.Progress(True, 100 * MIB, 30 * MIB)
+        self.assertEqual(10 * MIB, self.ask('volume_progress', migration_id=samples.MIGRATION)['rate'])
+
     def test_a_take_over_that_is_undone(self):
         self.outcome('migrate_volume_target')
         self.outcome('cancel_migration_target')
