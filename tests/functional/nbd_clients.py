@@ -2,14 +2,23 @@
 import contextlib
 import pathlib
 import subprocess
+import urllib.parse
 
 
 class NbdClients:
     """The part of a VolumeHarness that is a client."""
 
+    #: Folder of certificates for exports that want TLS.
+    keys = None
+
     def write(self, connection, offset, length, byte):
         """Write, and flush."""
-        said = _run('qemu-io', '-f', 'raw', '-c', f'write -P {byte:#x} {offset} {length}', '-c', 'flush', connection.uri)
+        image = '-f', 'raw', connection.uri
+        if connection.tls:
+            where = urllib.parse.urlsplit(connection.uri)
+            image = ('--object', f'tls-creds-x509,id=keys,endpoint=client,dir={self.keys}', '--image-opts',
+                     f'driver=nbd,host={where.hostname},port={where.port},export={where.path[1:]},tls-creds=keys')
+        said = _run('qemu-io', '-c', f'write -P {byte:#x} {offset} {length}', '-c', 'flush', *image)
         if f'wrote {length}/{length}' not in said:
             raise AssertionError(said)
 
@@ -33,11 +42,14 @@ class NbdClients:
 
     def read(self, connection):
         """Read all of it."""
-        return subprocess.run(['nbdcopy', connection.uri, '-'], check=True, capture_output=True, timeout=60).stdout
+        return subprocess.run(['nbdcopy', self._uri(connection), '-'], check=True, capture_output=True, timeout=60).stdout
 
     def serves(self, connection):
         """Whether it can be opened."""
-        return subprocess.run(['nbdinfo', '--size', connection.uri], capture_output=True, timeout=30).returncode == 0
+        return subprocess.run(['nbdinfo', '--size', self._uri(connection)], capture_output=True, timeout=30).returncode == 0
+
+    def _uri(self, connection):
+        return f'{connection.uri}?tls-certificates={self.keys}' if connection.tls else connection.uri
 
     @contextlib.contextmanager
     def holding(self, connection):

@@ -11,6 +11,7 @@ from migrator import exceptions
 from migrator.rpc import volume_facts as facts
 from migrator.volume import copying
 from tests import base
+from tests.functional.keys import make_keys
 from tests.functional.test_qsd_driver import QsdHarness
 from tests.service_keeper import free_port
 
@@ -181,7 +182,7 @@ class CopyingTest(base.TestCase):
         self.assert_same()
 
     def test_a_source_that_wants_tls_is_copied_with_the_credentials_and_not_without(self):
-        keys = self.keys()
+        keys = make_keys(self.temp_dir / 'keys with a space')
         source = self.tls_server(keys)
         for credentials in ('', str(self.temp_dir)):
             pair = (copying.End(source, 'tls', credentials), self.pair[1])
@@ -204,21 +205,6 @@ class CopyingTest(base.TestCase):
         self.wait_for(lambda: subprocess.run(['nbdinfo', '--size', copying.End(uri, '', str(keys)).address], capture_output=True,
                                              timeout=30).returncode == 0, 'the server')
         return uri
-
-    def keys(self):
-        """Make an authority, and of it a certificate that is both server's and client's."""
-        folder = self.temp_dir / 'keys with a space'
-        folder.mkdir()
-
-        def openssl(*words):
-            subprocess.run(['openssl', *words], cwd=folder, check=True, capture_output=True, timeout=30)
-        openssl('req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes', '-days', '2', '-subj', '/CN=authority',
-                '-keyout', 'ca-key.pem', '-out', 'ca-cert.pem')
-        for name in ('server', 'client'):
-            openssl('req', '-x509', '-CA', 'ca-cert.pem', '-CAkey', 'ca-key.pem', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256',
-                    '-nodes', '-days', '2', '-subj', '/CN=127.0.0.1', '-addext', 'subjectAltName=IP:127.0.0.1',
-                    '-addext', 'basicConstraints=critical,CA:FALSE', '-keyout', f'{name}-key.pem', '-out', f'{name}-cert.pem')
-        return folder
 
     def test_a_full_destination_is_no_space_and_the_copy_goes_on_when_there_is_room(self):
         pool = pathlib.Path(self.harness.arrays['b'].pools['fast'])

@@ -17,24 +17,26 @@ from migrator.volume.qmp import ArraySilent
 from tests import base
 from tests.contract import volume_driver
 from tests.contract.volume_driver import MIB, SIZE
+from tests.functional.keys import make_keys
 from tests.functional.nbd_clients import NbdClients
 from tests.lab.array import Array
 
 
 class QsdHarness(NbdClients, volume_driver.VolumeHarness):
-    """Two storage daemons; clients are qemu-io, nbdcopy and nbdinfo."""
+    """Two storage daemons; clients are qemu-io, nbdcopy and nbdinfo. keys: folder of certificates; those named in `tls` want TLS."""
 
-    def __init__(self, use_fixture, form):
+    def __init__(self, use_fixture, form, keys=None, tls='ab'):
         self.form = form
-        self.arrays = {name: use_fixture(Array(name)) for name in 'ab'}
+        self.keys = keys
+        self.arrays = {name: use_fixture(Array(name, keys=keys if name in tls else None)) for name in 'ab'}
         self.a, self.b = (self.driver(name) for name in 'ab')
 
     def driver(self, name):
         """Start a driver for an array."""
         array = self.arrays[name]
         conf = types.SimpleNamespace(
-            pools=array.pools, qmp_socket=str(array.socket), array_timeout=10.0, array_patience=30.0, format=self.form, tls_credentials='',
-            listen_address=array.address, listen_port=array.port)
+            pools=array.pools, qmp_socket=str(array.socket), array_timeout=10.0, array_patience=30.0, format=self.form,
+            tls_credentials=str(array.keys or ''), listen_address=array.address, listen_port=array.port)
         driver = QsdDriver(conf, 'host', name)
         driver.start()
         return driver
@@ -201,3 +203,45 @@ class SilentSourceTest(base.TestCase):
         self.b.pools()
         self.assertTrue(self.harness.serves(connection))
         self.b.complete_migration_target(self.target)
+
+
+class TlsTest(base.TestCase):
+    """Arrays that want TLS of their clients and of each other."""
+
+    timeout = 120
+
+    def arrange(self, tls):
+        """Make two arrays, of which those in `tls` want TLS, and a LUN at a. Returns the harness."""
+        harness = QsdHarness(self.useFixture, 'raw', make_keys(self.temp_dir / 'keys'), tls)
+        harness.a.create('fast', 'vol', SIZE, str(uuid.uuid4()))
+        self.source = harness.a.export('fast', 'vol', 'vol-export', True)
+        self.target = facts.Target(str(uuid.uuid4()), str(uuid.uuid4()), 'host', 'b', 'fast', 'vol-new', SIZE)
+        return harness
+
+    def assert_taken_over(self, harness):
+        """A client writes meanwhile, the target's array restarts, and all is there at the end."""
+        harness.write(self.source, 0, MIB, 0x11)
+        self.assertEqual((True, True), harness.b.migrate_volume_target(harness.a.show('fast', 'vol'), self.source, self.target)[:2])
+        connection = harness.b.export('fast', 'vol-new', 'new-export', True)
+        harness.write(connection, MIB, MIB, 0x22)
+        harness.restart_array(harness.b)
+        harness.b.pools()
+        harness.write(connection, 2 * MIB, MIB, 0x33)
+        harness.b.complete_migration_target(self.target)
+        harness.a.unexport('fast', 'vol', 'vol-export')
+        self.assertTrue(harness.read(connection) == b'\x11' * MIB + b'\x22' * MIB + b'\x33' * MIB + bytes(SIZE - 3 * MIB))
+
+    def test_from_one_to_the_other(self):
+        harness = self.arrange('ab')
+        self.assertTrue(self.source.tls)
+        without = dataclasses.replace(self.source, uri=self.source.uri.replace('nbds:', 'nbd:'), tls=False)
+        self.assertEqual((True, False), (harness.serves(self.source), harness.serves(without)))
+        self.assert_taken_over(harness)
+
+    def test_from_one_that_does_not_want_it(self):
+        self.assert_taken_over(self.arrange('b'))
+
+    def test_an_array_that_has_no_certificates_declines(self):
+        harness = self.arrange('a')
+        self.assertEqual((False, False, {}), harness.b.migrate_volume_target(harness.a.show('fast', 'vol'), self.source, self.target))
+        self.assertEqual(set(), harness.left(harness.b))

@@ -16,12 +16,13 @@ _PORTS = itertools.count(10900)
 class Array(fixtures.Fixture):
     """A storage daemon on loopback, or at a place of a lab, reached by its hosts. folder: where pools and the socket are."""
 
-    def __init__(self, name, pools=('fast',), place=None):
-        """pools: their names. place: such as the lab's `svc`; None is this machine."""
+    def __init__(self, name, pools=('fast',), place=None, keys=None):
+        """pools: their names. place: such as the lab's `svc`; None is this machine. keys: a folder of certificates; then it wants TLS."""
         super().__init__()
         self.name = name
         self.pool_names = pools
         self.place = place
+        self.keys = keys
         self.address = place.ip if place else '127.0.0.1'
         self.process = None
 
@@ -39,11 +40,13 @@ class Array(fixtures.Fixture):
     def start(self):
         """Start the daemon, empty, and wait until its monitor listens."""
         self.socket.unlink(missing_ok=True)
+        objects = ['--object', f'tls-creds-x509,id=keys,endpoint=server,dir={self.keys},verify-peer=on'] if self.keys else []
         with open(self.log, 'ab') as log:
             start = self.place.popen if self.place else subprocess.Popen
             self.process = start(
-                ['qemu-storage-daemon', '--chardev', f'socket,path={self.socket},server=on,wait=off,id=qmp', '--monitor', 'qmp',
-                 '--nbd-server', f'addr.type=inet,addr.host={self.address},addr.port={self.port},max-connections=0'],
+                ['qemu-storage-daemon', *objects, '--chardev', f'socket,path={self.socket},server=on,wait=off,id=qmp', '--monitor', 'qmp',
+                 '--nbd-server', f'addr.type=inet,addr.host={self.address},addr.port={self.port},max-connections=0'
+                 + (',tls-creds=keys' if self.keys else '')],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         wait_until(lambda: self.socket.exists() or self.process.poll() is not None, 10, f'array {self.name}')
         if self.process.poll() is not None:
