@@ -20,6 +20,7 @@ from tests import services
 from tests.cluster import Cluster
 from tests.faults import matrix
 from tests.faults.matrix import FAILS, SUCCEEDS
+from tests.faults.outages import FULL
 from tests.lab.processes import wait_until
 
 SOURCE, DESTINATION = 'one', 'two'
@@ -35,6 +36,7 @@ class GracefulCase(unittest.TestCase):
     """One cloud serves all cases of a class."""
 
     hosts, conductors, arm, options = (SOURCE, DESTINATION), 2, True, {}
+    database = 'mysql'
 
     @classmethod
     def setUpClass(cls):
@@ -42,7 +44,7 @@ class GracefulCase(unittest.TestCase):
             fixture.setUp()
             cls.addClassCleanup(fixture.cleanUp)
             return fixture
-        urls = [use(services.Broker()).url, use(services.Database('mysql')).url]
+        urls = [use(services.Broker()).url, use(services.Database(cls.database)).url]
         options = {'DEFAULT': {'graceful_stop_timeout': STOP_SECONDS}} | cls.options
         cls.cluster = use(Cluster(*urls, hosts=cls.hosts, conductors=cls.conductors, arm=cls.arm, options=options))
 
@@ -263,6 +265,13 @@ class TestRollingRestart(GracefulCase):
         self.assertEqual(len(rows), len(self.cluster.world.jobs()), 'the hypervisors migrated as often as it was asked for')
         self.assertEqual([], self.cluster.world.check())
         print(f'{len(rows)} migrations, {len(self.cluster.daemons)} daemons restarted')
+
+
+if FULL:
+    class TestRollingRestartOnPostgreSQL(TestRollingRestart):
+        """The same on PostgreSQL."""
+
+        database = 'postgresql'
 
 
 class Load:

@@ -3,7 +3,7 @@ import os
 
 from migrator.states import Status
 from tests.faults import matrix, points
-from tests.faults.outages import DESTINATION, SOURCE, OutageCase
+from tests.faults.outages import DESTINATION, FULL, SOURCE, OutageCase
 
 
 class TestEmptyJournal(OutageCase):
@@ -92,3 +92,15 @@ class TestClocks(OutageCase):
         """The daemons did live in other times: it stands in their logs."""
         hours = {name: daemon.output().splitlines()[-1][:16] for name, daemon in self.cluster.daemons.items()}
         self.assertEqual(len(hours), len(set(hours.values())), hours)
+
+
+if FULL:
+    class TestEmptyJournalWithPostgreSQL(TestEmptyJournal):
+        """The same with PostgreSQL."""
+
+        database = 'postgresql'
+
+    class TestClocksWithPostgreSQL(TestClocks):
+        """The same with PostgreSQL."""
+
+        database = 'postgresql'

@@ -1,5 +1,5 @@
 """The message broker restarted, frozen and gone, with migrations at every step."""
-from tests.faults.outages import MINUTE, OutageCase
+from tests.faults.outages import FULL, MINUTE, OutageCase
 
 
 class TestBroker(OutageCase):
@@ -18,3 +18,10 @@ class TestBroker(OutageCase):
     def test_frozen_for_longer_than_the_time_outs(self):
         """Given migrations at every step, when the broker stands still for longer than any call waits, and goes on, then all end well."""
         self.outage(lambda: self.broker.request('freeze'), lambda: self.broker.request('thaw'), MINUTE)
+
+
+if FULL:
+    class TestBrokerWithPostgreSQL(TestBroker):
+        """The same with PostgreSQL."""
+
+        database = 'postgresql'
