@@ -2,6 +2,7 @@
 import itertools
 import pathlib
 import signal
+import socket
 import subprocess
 
 import fixtures
@@ -48,9 +49,14 @@ class Array(fixtures.Fixture):
                  '--nbd-server', f'addr.type=inet,addr.host={self.address},addr.port={self.port},max-connections=0'
                  + (',tls-creds=keys' if self.keys else '')],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-        wait_until(lambda: self.socket.exists() or self.process.poll() is not None, 10, f'array {self.name}')
+        wait_until(lambda: self.listens() or self.process.poll() is not None, 30, f'array {self.name}')
         if self.process.poll() is not None:
             raise RuntimeError(f'array {self.name} ended: {self.log.read_text()}')
+
+    def listens(self):
+        """Whether the monitor can be reached; its socket is there a moment before that."""
+        with socket.socket(socket.AF_UNIX) as link:
+            return link.connect_ex(str(self.socket)) == 0
 
     def kill(self):
         """SIGKILL; what it had not written is gone."""
