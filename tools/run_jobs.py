@@ -53,7 +53,7 @@ TEST_JOBS = {
     'unit': Job('tests/unit', {'MIGRATOR_CONCURRENCY': 'threading', **SLOW}, 1800),
     'unit-eventlet': Job('tests/unit', {'MIGRATOR_CONCURRENCY': 'eventlet', **SLOW}, 1800,
                          without=r'^tests\.unit\.conductor\.test_model\.'),
-    'functional': Job('tests/functional', SLOW, 5400, second=r'^tests\.functional\.test_(demo|lab|libvirt|rpc|services)'),
+    'functional': Job('tests/functional', SLOW, 5400, second=r'^tests\.functional\.test_(lab|libvirt|rpc|services)'),
     'faults': Job('tests/faults', SLOW, 2400),
 }
 STYLE_SECONDS = 600
