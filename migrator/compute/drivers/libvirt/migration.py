@@ -4,6 +4,7 @@ The source's libvirtd drives the job and talks to the destination's by itself; a
 libvirt's call does not say where the guest is when it fails, so nothing here concludes that from an error.
 """
 import contextlib
+import time
 
 import libvirt
 
@@ -19,6 +20,9 @@ _FLAGS = (libvirt.VIR_MIGRATE_LIVE | libvirt.VIR_MIGRATE_PEER2PEER | libvirt.VIR
           | libvirt.VIR_MIGRATE_PERSIST_DEST | libvirt.VIR_MIGRATE_ABORT_ON_ERROR)
 _SAFE_CACHE = ('none', 'directsync')
 _STATISTICS = ('downtime_ms', 'elapsed_ms', 'memory_processed', 'disk_processed', 'iteration')
+#: Seconds for which a job is waited for to copy. Whoever pauses a guest before that is taken for a user, and it would arrive paused (seen
+#: with libvirt 9.0): only then has libvirt noted whether it ran when its migration began.
+_COPYING_SECONDS = 10
 #: libvirt delivers a job's statistics just before its call returns; after so many seconds they are taken as lost.
 _STATISTICS_SECONDS = 2
 
@@ -117,7 +121,7 @@ class Migration:
         """See ComputeDriver.force_complete_live_migration."""
         domain = domains.find(connection, check_uuid(uuid))
         try:
-            if domain is None or domains.job(domain)[0] != domains.OUT:
+            if domain is None or not Migration._copies(domain):
                 return False
             if domains.state(domain)[0] == GuestState.PAUSED:
                 return True
@@ -131,6 +135,19 @@ class Migration:
                 return False
             raise
         return True
+
+    @staticmethod
+    def _copies(domain):
+        """Wait until a job copies the guest; False if there is none, or it does not come to that."""
+        deadline = time.monotonic() + _COPYING_SECONDS
+        while time.monotonic() < deadline:
+            direction, figures = domains.job(domain)
+            if direction != domains.OUT:
+                return False
+            if figures.get(libvirt.VIR_DOMAIN_JOB_MEMORY_TOTAL) or figures.get(libvirt.VIR_DOMAIN_JOB_DISK_TOTAL):
+                return True
+            concurrency.native_sleep(0.05)
+        return False
 
     # --- after the guest has moved ---
 
