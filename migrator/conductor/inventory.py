@@ -14,7 +14,7 @@ from oslo_log import log
 from migrator import exceptions
 from migrator.conductor import rivals
 from migrator.conductor.db import catalogue, debts, hosts, ledger
-from migrator.states import GuestState, InstanceState
+from migrator.states import AgentKind, GuestState, InstanceState
 
 LOG = log.getLogger(__name__)
 
@@ -102,15 +102,9 @@ class Inventory:
     def _take(self, tx, beat):
         """Give the answer; None if the heartbeat is late; words if another machine has the host's name, which is a reason to refuse it."""
         known = hosts.get_many(tx, [beat.host]).get(beat.host)
-        if rivals.outlived(beat, known):
-            LOG.warning('process %s of %s is its agent again: %s is not heard of any more', beat.process_id, beat.host, known.process_id)
-        elif not silent_for_long(known) and rivals.noted(beat, known):
-            return self._aside(tx, beat, known, rivals.noted(beat, known))
-        elif late(beat, known):
-            if known.process_id != beat.process_id:
-                LOG.warning('a heartbeat of process %s of %s came after those of its successor %s, and is left aside',
-                            beat.process_id, beat.host, known.process_id)
-            return None
+        counts, words = judged(tx, beat, known)
+        if not counts:
+            return words
         same = known is not None and known.process_id == beat.process_id
         hosts.beat(tx, known, beat)
         if known is not None and not same:
@@ -119,15 +113,6 @@ class Inventory:
         gap = not (beat.full or beat.complete) and (not same or beat.sequence != known.sequence + 1)
         missed = False if gap else self._learn(tx, beat, looked_at(beat, known))
         return {'resync': gap or missed}
-
-    @staticmethod
-    def _aside(tx, beat, known, rival):
-        """Remember that a process was heard of that has a successor. Gives words once it is certain that both live, else None."""
-        hosts.note_rival(tx, beat.host, rival)
-        words = rivals.conflict(types.SimpleNamespace(**{**known._mapping, **rival}))
-        LOG.warning('a heartbeat of process %s of %s came after those of its successor %s, and is left aside%s', beat.process_id, beat.host,
-                    known.process_id, f': {words}' if words else '')
-        return words or None
 
     def _learn(self, tx, beat, looked):
         """Store what a heartbeat tells of guests. Returns whether some of it had to be left out.
@@ -154,6 +139,27 @@ class Inventory:
         for remark in changes.odd:
             LOG.warning(remark)
         return changes.missed
+
+
+def judged(tx, beat, known, kind=AgentKind.COMPUTE):
+    """Say whether a heartbeat of an agent counts: (True, None); or (False, None) for a late one, which changes nothing; or (False, words)
+    if another machine has the host's name, which is a reason to refuse it. known: the agent's row, which this transaction holds, or None.
+    """
+    if rivals.outlived(beat, known):
+        LOG.warning('process %s of %s is its %s agent again: %s is not heard of any more', beat.process_id, beat.host, kind,
+                    known.process_id)
+        return True, None
+    rival = {} if silent_for_long(known) else rivals.noted(beat, known)
+    if not rival and not late(beat, known):
+        return True, None
+    words = ''
+    if rival:       # a process that has a successor was heard of: remember it, until it is certain that both live
+        hosts.note_rival(tx, beat.host, rival, kind)
+        words = rivals.conflict(types.SimpleNamespace(**{**known._mapping, **rival}))
+    if known.process_id != beat.process_id:
+        LOG.warning('a heartbeat of process %s of %s came after those of its successor %s, and is left aside%s', beat.process_id, beat.host,
+                    known.process_id, f': {words}' if words else '')
+    return False, words or None
 
 
 def silent_for_long(known):

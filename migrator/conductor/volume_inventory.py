@@ -8,7 +8,7 @@ from oslo_log import log
 
 from migrator import exceptions
 from migrator.conductor.db import debts, hosts, ledger
-from migrator.conductor.inventory import RACES, late, looked_at
+from migrator.conductor.inventory import RACES, judged, looked_at
 from migrator.rpc import facts
 from migrator.states import AgentKind
 
@@ -30,11 +30,15 @@ class VolumeInventory:
         """Record a heartbeat (volume_facts.VolumeHeartbeat). Late and doubled ones change nothing, nor do those of a process that has
         a successor. Each tells everything, so none is ever asked for again.
 
-        Returns {'ended': [id, ...]}: those of the migrations in `copies` that have ended, or that nobody knows any more.
+        Returns {'ended': [id, ...]}: those of the migrations in `copies` that have ended, or that nobody knows any more. Raises HostDoubled
+        for the former process of two that both live (conductor.rivals).
         """
         if self.versions is not None:
             self.versions.heard(beat.rpc_version)
-        if not self._taken(beat):
+        counts, words = self._taken(beat)
+        if words:
+            raise exceptions.HostDoubled(words)
+        if not counts:
             return {'ended': []}
         try:
             return self.database.run(lambda tx: self._look(tx, beat))
@@ -48,7 +52,7 @@ class VolumeInventory:
         return {'ended': ledger.not_live(tx, beat.copies) if beat.copies else []}
 
     def _taken(self, beat):
-        """Write down all but the progress; False if it is late. An agent's row that another conductor made meanwhile is read again."""
+        """Write down all but the progress, and give what is `judged`. A row that another conductor made meanwhile is read again."""
         for _ in range(RACES):
             try:
                 return self.database.run(lambda tx: self._take(tx, beat))
@@ -59,13 +63,14 @@ class VolumeInventory:
     @staticmethod
     def _take(tx, beat):
         known = hosts.get_many(tx, [beat.host], KIND).get(beat.host)
-        if late(beat, known):
-            return False
+        counts, words = judged(tx, beat, known, KIND)
+        if not counts:
+            return False, words
         hosts.beat(tx, known, beat, KIND, told={'backends': facts.to_wire(beat.backends), 'looked': seen(beat, known)})
         if known is not None and known.process_id != beat.process_id:
             ledger.wake_host(tx, beat.host, KIND)
             debts.wake_host(tx, beat.host, KIND)
-        return True
+        return True, None
 
 
 def seen(beat, known):

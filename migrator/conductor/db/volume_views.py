@@ -1,5 +1,5 @@
 """What callers see of arrays and volumes; the shapes are part of the API (doc/source/api.rst)."""
-from migrator.conductor import places
+from migrator.conductor import places, rivals
 from migrator.conductor.db.views import ends, is_up, moment
 
 
@@ -7,9 +7,10 @@ def backend_view(place, counted, down_after):
     """One backend. counted: of backends.counts. down_after: seconds without a heartbeat after which its agent is down."""
     agent, backend = place.agent, place.backend
     up = is_up(agent, down_after)
+    why = (rivals.conflict(agent) or backend.offline) if up else ''
     pools = [pool_view(place, pool, counted) for pool in backend.pools]
     return {'name': place.name, 'host': agent.host, 'backend': backend.name, 'driver': backend.driver,
-            'state': 'down' if not up else 'offline' if backend.offline else 'up', 'why': backend.offline if up else '',
+            'state': 'down' if not up else 'offline' if backend.offline else 'up', 'why': why,
             'enabled': bool(agent.enabled), 'disabled_reason': agent.disabled_reason, 'draining': bool(agent.draining),
             'types': list(backend.types), 'capabilities': list(backend.capabilities), 'array_id': backend.array_id, 'pools': pools,
             'total': sum(pool['total'] for pool in pools), 'free': sum(pool['free'] for pool in pools),

@@ -1,7 +1,10 @@
 """Volumes as their users have them, on simulated arrays and hosts: made, attached, detached, grown, deleted; and what is refused, with
 nothing changed."""
+import sqlalchemy as sa
+
 from migrator import exceptions
-from migrator.conductor.db import ledger
+from migrator.conductor.db import ledger, tables
+from migrator.conductor.db.database import now_ms
 from tests import base
 from tests.simulated import Cloud, wait_for
 
@@ -255,6 +258,19 @@ class RefusalTest(VolumeCase):
         self.cloud.wait(self.api.volume_migrate('old', 'alpha@gold'), 'completed')
         self.api.host_enable('beta')
         self.make('data', pool='beta@silver')
+
+    def test_two_agents_of_one_name_get_no_work(self):
+        """Given two volume agents that call themselves by one host's name, then nothing is begun at its arrays, and a backend says why."""
+        self.make()
+        rival = {'rival_process_id': 'p-x', 'rival_since': now_ms() - 70_000, 'rival_seen': now_ms()}
+        with self.cloud.database.engine.begin() as db:
+            db.execute(sa.update(tables.service).where(tables.service.c.host == 'alpha', tables.service.c.kind == 'volume').values(rival))
+        words = 'two agents call themselves alpha'
+        for call, args in ((self.api.volume_create, ('new', MIB, 'alpha@gold')), (self.api.volume_delete, ('data',)),
+                           (self.api.volume_extend, ('data', 8 * MIB)), (self.api.volume_migrate, ('data', 'beta@silver'))):
+            self.refused(exceptions.HostDoubled, words, call, *args)
+        self.assertIn(words, self.api.backend_show('alpha@gold')['why'])
+        self.assertEqual('', self.api.backend_show('beta@silver')['why'])
 
     def test_what_there_is_not(self):
         self.make()
