@@ -16,6 +16,9 @@ LOG = log.getLogger(__name__)
 
 KIND = AgentKind.VOLUME
 
+#: What is answered where nothing is known of any copy.
+NOTHING = {'ended': [], 'unknown': []}
+
 
 class VolumeInventory:
     """Takes heartbeats of volume agents in."""
@@ -30,8 +33,8 @@ class VolumeInventory:
         """Record a heartbeat (volume_facts.VolumeHeartbeat). Late and doubled ones change nothing, nor do those of a process that has
         a successor. Each tells everything, so none is ever asked for again.
 
-        Returns {'ended': [id, ...]}: those of the migrations in `copies` that have ended, or that nobody knows any more. Raises HostDoubled
-        for the former process of two that both live (conductor.rivals).
+        Returns {'ended', 'unknown'}: lists of those of the migrations in `copies` that have ended, and of those that nobody knows (any
+        more). Raises HostDoubled for the former process of two that both live (conductor.rivals).
         """
         if self.versions is not None:
             self.versions.heard(beat.rpc_version)
@@ -39,17 +42,17 @@ class VolumeInventory:
         if words:
             raise exceptions.HostDoubled(words)
         if not counts:
-            return {'ended': []}
+            return dict(NOTHING)
         try:
             return self.database.run(lambda tx: self._look(tx, beat))
         except exceptions.Unavailable as error:
             LOG.warning('the progress of migrations of %s is not written down until its next heartbeat: %s', beat.host, error)
-            return {'ended': []}
+            return dict(NOTHING)
 
     def _look(self, tx, beat):
         if beat.progress:
             ledger.progress(tx, beat.host, beat.progress, self.quiet, KIND)
-        return {'ended': ledger.not_live(tx, beat.copies) if beat.copies else []}
+        return dict(zip(NOTHING, ledger.not_live(tx, beat.copies), strict=True)) if beat.copies else dict(NOTHING)
 
     def _taken(self, beat):
         """Write down all but the progress, and give what is `judged`. A row that another conductor made meanwhile is read again."""

@@ -282,6 +282,6 @@ class AgentToConductorAPI:
         return self._client.call(context, 'heartbeat', patience=self._patience, heartbeat=facts.to_wire(heartbeat)) or {}
 
     def volume_heartbeat(self, context, heartbeat):
-        """Tell that a volume agent lives (volume_facts.VolumeHeartbeat), with all that it has. Returns {'ended': [id, ...]}: which of the
-        migrations in `copies` have ended, so that nothing need be kept for them."""
+        """Tell that a volume agent lives (volume_facts.VolumeHeartbeat), with all that it has. Returns {'ended': [id, ...], 'unknown'}:
+        which of the migrations in `copies` have ended, so that nothing need be kept for them, and which there are not (any more)."""
         return self._client.call(context, 'volume_heartbeat', patience=self._patience, heartbeat=facts.to_wire(heartbeat)) or {}

@@ -137,7 +137,7 @@ AGENT = {m.name: m for m in (
     Method('operation_finished', Kind.CALL, 5, ('report',), 'Report of an operation; repeated until it is acknowledged'),
     Method('heartbeat', Kind.CALL, 10, ('heartbeat',), 'alive, inventory, progress; answers {resync: bool}'),
     Method('volume_heartbeat', Kind.CALL, 10, ('heartbeat',),
-           'of a volume agent (VolumeHeartbeat): alive, all its backends, progress; answers {ended: ids of `copies`}'),
+           'of a volume agent (VolumeHeartbeat): alive, all its backends, progress; answers {ended, unknown}: ids of `copies`'),
 )}
 
 #: What an API tier or the command line calls on the conductor.

@@ -155,6 +155,12 @@ class Copying:
             raise exceptions.DriverError(f'{self._folder} cannot be read: {error.strerror}') from error
         return sorted({match['id'] for match in found if match and rpc_facts.UUID.match(match['id'])} - running)
 
+    def age(self, migration_id):
+        """Tell for how many seconds nothing was written of a copy, by the wall clock; 0.0 if nothing is kept of it. Blocks."""
+        path = self._checkpoint(migration_id)
+        written = [os.stat(name).st_mtime for name in (path, f'{path}.new', f'{path}.lock') if os.path.exists(name)]
+        return max(0.0, time.time() - max(written)) if written else 0.0
+
     # --- these return at once ---
 
     def running(self):

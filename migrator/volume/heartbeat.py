@@ -40,7 +40,7 @@ class HeartbeatLoop(Beating):
             beat = vf.VolumeHeartbeat(sequence=self._sequence, monotonic=self._clock(), draining=self._operations.draining,
                                       looked=self._backends.looked(), backends=found, progress=jobs, copies=copies, **self._who)
             answer = self._said(self._sequence, self._conductor.volume_heartbeat, context, beat)
-            self._manager.forget_copies([migration for migration in (answer or {}).get('ended', ()) if migration in copies])
+            self._manager.forget_copies(*([m for m in (answer or {}).get(name, ()) if m in copies] for name in ('ended', 'unknown')))
             return answer is not None
 
     def _jobs(self):

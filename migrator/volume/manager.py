@@ -14,6 +14,7 @@ from migrator import concurrency, exceptions
 from migrator.rpc import context as rpc_context
 from migrator.rpc import contract, facts, server, traces
 from migrator.rpc import volume_facts as vf
+from migrator.rpc.journal import KEEP_SECONDS
 from migrator.rpc.steps import StepEndpoint, run_driver, uuid_of
 from migrator.states import LunState
 from migrator.volume.copying import End
@@ -379,12 +380,15 @@ class VolumeManager(StepEndpoint):
             LOG.warning('it is not known which copies have left a checkpoint here: %s', error)
             return ()
 
-    def forget_copies(self, migrations):
-        """Remove what is kept of copies whose migrations have ended, as the conductor says. What cannot be removed is told of again."""
-        for migration_id in migrations:
+    def forget_copies(self, ended, unknown):
+        """Remove what is kept of copies whose migrations have ended, or are unknown to the conductor and were not touched for as long as
+        the journal keeps anything: they were purged. What cannot be removed is told of again."""
+        for migration_id in (*ended, *unknown):
             try:
+                if migration_id in unknown and run_driver(self._copying.age, migration_id) < KEEP_SECONDS:
+                    continue
                 run_driver(self._copying.forget, migration_id)
-                LOG.info('migration %s has ended; the checkpoint of its copy is removed', migration_id)
+                LOG.info('migration %s is over; the checkpoint of its copy is removed', migration_id)
             except (exceptions.MigratorError, OSError) as error:
                 LOG.warning('the checkpoint of the copy of migration %s is not removed yet: %s', migration_id, error)
 

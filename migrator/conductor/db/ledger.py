@@ -242,9 +242,9 @@ def queued(tx, hosts, limit, kind=AgentKind.COMPUTE):
 
 
 def not_live(tx, migrations):
-    """Name those of the migrations that have ended, or that there are not any more. One statement."""
-    live = tx.execute(sa.select(migration.c.id).where(migration.c.id.in_(migrations), LIVE)).scalars().all()
-    return sorted(set(migrations) - set(live))
+    """Name those of the migrations that have ended, and those that there are not: (ended, unknown). One statement."""
+    found = dict(tx.execute(sa.select(migration.c.id, migration.c.status).where(migration.c.id.in_(migrations))).tuples().all())
+    return sorted(known for known, status in found.items() if status in TERMINAL_WORDS), sorted(set(migrations) - set(found))
 
 
 def ended_since(tx, instances, moment):

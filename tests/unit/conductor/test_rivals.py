@@ -25,7 +25,7 @@ class HeardTest(testscenarios.WithScenarios, base.TestCase):
         self.addCleanup(self.database.dispose)
         schema.upgrade(self.database)
         self.inventory = {AgentKind.COMPUTE: Inventory, AgentKind.VOLUME: VolumeInventory}[self.kind](self.database)
-        self.taken = {AgentKind.COMPUTE: {'resync': False}, AgentKind.VOLUME: {'ended': []}}[self.kind]
+        self.taken = {AgentKind.COMPUTE: {'resync': False}, AgentKind.VOLUME: {'ended': [], 'unknown': []}}[self.kind]
         self.clock = {}
 
     def passes(self, seconds):

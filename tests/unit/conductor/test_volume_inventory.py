@@ -111,14 +111,15 @@ class HeartbeatTest(VolumeCase):
 
     def test_an_agent_hears_which_of_its_copies_have_ended(self):
         """Given an agent that keeps checkpoints of a live migration, of one that has ended, and of one that was purged, then it hears of
-        the two; one that keeps nothing, and a late one, hear of none."""
+        both, apart; one that keeps nothing, and a late one, hear of none."""
         ended, purged = (MIGRATION.replace('2', digit) for digit in '34')
         self.insert(MIGRATION)
         self.insert(ended, status='failed', finished_at=1)
         beat = volume_facts.VolumeHeartbeat(host='alpha', process_id='v-1', sequence=5, copies=(MIGRATION, ended, purged))
-        self.assertEqual({'ended': [ended, purged]}, self.inventory.heartbeat(beat))
-        self.assertEqual({'ended': []}, self.inventory.heartbeat(beat))
-        self.assertEqual({'ended': []}, self.inventory.heartbeat(dataclasses.replace(beat, sequence=6, copies=())))
+        self.assertEqual({'ended': [ended], 'unknown': [purged]}, self.inventory.heartbeat(beat))
+        nothing = {'ended': [], 'unknown': []}
+        self.assertEqual(nothing, self.inventory.heartbeat(beat))
+        self.assertEqual(nothing, self.inventory.heartbeat(dataclasses.replace(beat, sequence=6, copies=())))
         self.assertRaises(exceptions.InvalidRequest, facts.from_wire, volume_facts.VolumeHeartbeat,
                           facts.to_wire(dataclasses.replace(beat, copies=('../../journal',))))
 
@@ -212,7 +213,7 @@ class BackendViewTest(VolumeCase):
     def test_what_an_agent_sends_is_checked(self):
         endpoint = VolumeAgentEndpoint(self.inventory)
         beat = facts.to_wire(volume_facts.VolumeHeartbeat(host='alpha', process_id='v-1', sequence=1, backends=(backend(),)))
-        self.assertEqual({'ended': []}, endpoint.volume_heartbeat(None, heartbeat=beat))
+        self.assertEqual({'ended': [], 'unknown': []}, endpoint.volume_heartbeat(None, heartbeat=beat))
         self.assertEqual(['alpha@gold'], [view['name'] for view in self.api.backends(None)])
 
 

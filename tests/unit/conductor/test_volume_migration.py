@@ -1,4 +1,5 @@
 """The migration of a volume between simulated arrays, from the request to the end: each way of the seed, and what goes wrong."""
+import os
 import pathlib
 
 import testscenarios
@@ -215,15 +216,17 @@ class CopyTest(VolumeCase):
         self.assert_moved(migration)
 
     def test_only_what_is_kept_of_live_copies_stays(self):
-        """Given an agent with the checkpoint of a copy that nobody knows any more, when it is killed in another copy, and is back, then the
-        first one goes, and the copy goes on behind the second."""
+        """Given an agent with old checkpoints, of a copy that nobody knows any more and of one whose migration has ended, when it is killed
+        in another copy, and is back, then both go, and the copy goes on behind its own."""
+        done = self.cloud.wait(self.api.volume_extend('data', SIZE + (1 << 20)), 'completed')['id']
         migration = self.migrate(bandwidth=SIZE // 2)
         wait_for(lambda: self.agents.volume_progress(self.context, 'two', migration).done, 'some of the copy')
         folder = pathlib.Path(self.cloud.volumes.agents['two'].copying._folder)
-        for name in ('.json', '.json.lock'):
-            (folder / f'copy-99999999-9999-4999-8999-999999999999{name}').write_text('{}')
+        for name in ('99999999-9999-4999-8999-999999999999.json', '99999999-9999-4999-8999-999999999999.json.lock', f'{done}.json'):
+            (folder / f'copy-{name}').write_text('{}')
+            os.utime(folder / f'copy-{name}', (1, 1))
         self.cloud.volumes.restart('two')
-        wait_for(lambda: {path.name for path in folder.iterdir()} <= {f'copy-{migration}.json'}, 'the unknown checkpoint to be forgotten')
+        wait_for(lambda: {path.name for path in folder.iterdir()} <= {f'copy-{migration}.json'}, 'the old checkpoints to be forgotten')
         self.ended(migration)
         self.assert_moved(migration)
         wait_for(lambda: not list(folder.iterdir()), 'the checkpoint to be forgotten')

@@ -105,6 +105,9 @@ class ScriptedCopying:
     def forget(self, migration_id):
         self.script.do('forget', migration_id)
 
+    def age(self, migration_id):
+        return self.script.do('age', migration_id, default=0.0)
+
     def kept(self):
         return self.script.do('kept', default=[])
 

@@ -207,6 +207,10 @@ class CopyingTest(base.TestCase):
         child.finish(0, **COMPLETE)
         self.came_to(outcome, child)
         self.assertEqual([MIGRATION, *others], self.copying.kept())
+        os.utime(self.temp_dir / 'copies' / f'copy-{others[1]}.json.lock', (1, 1))
+        self.assertLess(self.copying.age(others[1]), 3600)
+        os.utime(self.temp_dir / 'copies' / f'copy-{others[1]}.json', (1, 1))
+        self.assertGreater(self.copying.age(others[1]), 3600)
         for known in (MIGRATION, *others):
             self.copying.forget(known)
         self.assertEqual([], self.copying.kept())

@@ -4,6 +4,7 @@ import time
 from migrator import exceptions
 from migrator.rpc import contract, facts
 from migrator.rpc import volume_facts as vf
+from migrator.rpc.journal import KEEP_SECONDS
 from migrator.volume.backends import Backend, Backends
 from migrator.volume.heartbeat import HeartbeatLoop
 from tests.unit.rpc import support
@@ -68,6 +69,16 @@ class HeartbeatTest(ManagerTestCase):
         self.assertEqual((ended, stuck, live), self.beat().copies)
         self.assertEqual([('forget', ended)], [call for call in self.copying.script.calls if call[0] == 'forget'])
         self.assertIn('it is being copied', self.log.output)
+
+    def test_what_no_conductor_knows_is_kept_for_a_while(self):
+        """Given the checkpoint of a copy whose migration no conductor knows, then it is kept while it is young, and goes when it is old."""
+        known, heard = '10000000-0000-4000-8000-000000000000', self.conductor.volume_heartbeat
+        self.copying.script.results['kept'] = [known]
+        self.conductor.volume_heartbeat = lambda context, beat: heard(context, beat) or {'ended': [], 'unknown': [known]}
+        for age, goes in ((KEEP_SECONDS - 60, False), (KEEP_SECONDS + 60, True)):
+            self.copying.script.results['age'] = age
+            self.beat()
+            self.assertEqual(goes, 'forget' in self.copying.script.did())
 
     @staticmethod
     def refuse(error):
