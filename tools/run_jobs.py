@@ -57,6 +57,8 @@ TEST_JOBS = {
     'faults': Job('tests/faults', SLOW, 2400),
 }
 STYLE_SECONDS = 600
+#: How many lines of a failure are said once more at the end.
+WHY_LINES = 30
 #: How much longer a job may take under --full.
 FULL_FACTOR = 3
 
@@ -160,8 +162,8 @@ def style_checks(scratch):
 
 
 def run_style(watchdog, only):
-    """Run the checks; return (passed, failed, skipped). What a check prints is shown if it fails."""
-    passed = failed = 0
+    """Run the checks; return their Counts. What a check prints is shown if it fails."""
+    passed, failures = 0, []
     with tempfile.TemporaryDirectory(prefix='migrator-style-') as scratch:
         for name, commands in style_checks(scratch):
             if not re.search(only, name):
@@ -177,27 +179,42 @@ def run_style(watchdog, only):
                 print(f'{name} ... {"ok" if good else "FAILED"} ({time.monotonic() - start:.1f} s)', flush=True)
                 if not good:
                     output.seek(0)
-                    print(output.read().decode(errors='replace'), flush=True)
-            passed, failed = passed + good, failed + (not good)
-    return passed, failed, 0
+                    failures.append((name, output.read().decode(errors='replace')))
+                    print(failures[-1][1], flush=True)
+            passed += good
+    return Counts(passed, len(failures), 0, tuple(failures))
 
 
 # ---- tests ----
 
+class Counts(typing.NamedTuple):
+    """How the checks or tests of a job went. failures: pairs of a name and the end of what is known about why."""
+
+    passed: int
+    failed: int
+    skipped: int
+    failures: tuple
+
+
 def count(stream):
-    """Count the outcomes in a subunit stream; return (passed, failed, skipped). A test that did not end has failed."""
-    totals = {'passed': 0, 'failed': 0, 'skipped': 0}
+    """Count the outcomes in a subunit stream. A test that did not end has failed."""
+    totals, failures = {'passed': 0, 'failed': 0, 'skipped': 0}, []
     kinds = {'success': 'passed', 'xfail': 'passed', 'skip': 'skipped'}
 
     def one(test):
-        if test['status'] != 'exists':
-            totals[kinds.get(test['status'], 'failed')] += 1
+        if test['status'] == 'exists':
+            return
+        outcome = kinds.get(test['status'], 'failed')
+        totals[outcome] += 1
+        if outcome == 'failed':
+            why = [content.as_text() for name, content in sorted(test['details'].items()) if name.startswith('traceback')]
+            failures.append((test['id'], '\n'.join(why) or f'it is {test["status"]}'))
 
     result = testtools.StreamToDict(one)
     result.startTestRun()
     subunit.ByteStreamToStreamResult(io.BytesIO(stream), non_subunit_name='stdout').run(result)
     result.stopTestRun()
-    return tuple(totals.values())
+    return Counts(**totals, failures=tuple(failures))
 
 
 def sharing(job, store):
@@ -213,7 +230,7 @@ def sharing(job, store):
 
 
 def run_tests(watchdog, job, only):
-    """Run one job of tests with stestr; return (passed, failed, skipped)."""
+    """Run one job of tests with stestr; return its Counts."""
     what = TEST_JOBS[job]
     seconds = what.seconds * (FULL_FACTOR if os.environ.get('MIGRATOR_TEST_FULL') == '1' else 1)
     store = pathlib.Path(os.environ.get('MIGRATOR_TEST_RESULTS', ROOT / '.stestr')) / job
@@ -224,11 +241,22 @@ def run_tests(watchdog, job, only):
     command += ['--exclude-regex', what.without] if what.without else []
     code = run(watchdog, [*command, *([only] if only else [])], what.env, seconds)
     last = subprocess.run([*stestr, 'last', '--subunit'], cwd=ROOT, capture_output=True, timeout=120)
-    passed, failed, skipped = count(last.stdout)
-    if not failed and (code != 0 or passed + skipped == 0):
-        print(f'{job}: stestr ended with {code}, {passed} tests passed: counted as a failure', flush=True)
-        failed = 1
-    return passed, failed, skipped
+    counts = count(last.stdout)
+    if not counts.failed and (code != 0 or counts.passed + counts.skipped == 0):
+        why = f'stestr ended with {code}, {counts.passed} tests passed: counted as a failure'
+        counts = counts._replace(failed=1, failures=((job, why),))
+    return counts
+
+
+def report(table):
+    """Say how the jobs went; the failures come last, since of a long log it is the end that is looked at. table: (job, Counts, seconds)."""
+    for job, counts, _seconds in table:
+        for name, why in counts.failures:
+            end = '\n'.join(f'    {line}' for line in why.strip().splitlines()[-WHY_LINES:])
+            print(f'\nFAILED {job}: {name}\n{end}')
+    print(f'\n{"job":<16}{"passed":>8}{"failed":>8}{"skipped":>8}{"seconds":>10}')
+    for job, counts, seconds in table:
+        print(f'{job:<16}{counts.passed:>8}{counts.failed:>8}{counts.skipped:>8}{seconds:>10.1f}')
 
 
 def arguments():
@@ -266,13 +294,11 @@ def main():
             print(f'\n==== {job} ====', flush=True)
             start = time.monotonic()
             counts = run_style(watchdog, chosen.only) if job == 'style' else run_tests(watchdog, job, chosen.only)
-            table.append((job, *counts, time.monotonic() - start))
+            table.append((job, counts, time.monotonic() - start))
     finally:
         watchdog.stop()
-    print(f'\n{"job":<16}{"passed":>8}{"failed":>8}{"skipped":>8}{"seconds":>10}')
-    for job, passed, failed, skipped, seconds in table:
-        print(f'{job:<16}{passed:>8}{failed:>8}{skipped:>8}{seconds:>10.1f}')
-    passed, failed, skipped = (sum(row[column] for row in table) for column in (1, 2, 3))
+    report(table)
+    passed, failed, skipped = (sum(getattr(counts, what) for _job, counts, _seconds in table) for what in ('passed', 'failed', 'skipped'))
     nothing_skipped = skipped == 0 or os.environ.get('CI', '').lower() not in ('1', 'true', 'yes')
     if not nothing_skipped:
         print('skipped tests are an error in CI')

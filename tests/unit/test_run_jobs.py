@@ -57,7 +57,8 @@ class RunTestsCase(base.TestCase):
                 os.dup2(saved, 1)
                 os.close(saved)
             self.addDetail('runner', base.testtools.content.text_content(output.read()))
-        return counts, said.getvalue()
+        self.failures = dict(counts.failures)
+        return counts[:3], said.getvalue()
 
     def test_passed_failed_and_skipped_are_counted(self):
         counts, _ = self.run_sample("""
@@ -69,6 +70,8 @@ class RunTestsCase(base.TestCase):
             def test_skipped(self): pass
         """)
         self.assertEqual((2, 2, 1), counts)
+        self.assertEqual({'sample.test_sample.Case.test_bad', 'sample.test_sample.Case.test_error'}, set(self.failures))
+        self.assertIn('ZeroDivisionError', self.failures['sample.test_sample.Case.test_error'])
 
     def test_only_some(self):
         self.assertEqual((1, 0, 0), self.run_sample('def test_good(self): pass\ndef test_bad(self): self.fail()', 'test_go')[0])
@@ -100,9 +103,9 @@ class RunTestsCase(base.TestCase):
         self.assertEqual((1, 0, 0), self.run_sample('def test_good(self): pass\ndef test_bad(self): self.fail()', 'test_go')[0])
 
     def test_no_test_is_a_failure(self):
-        counts, said = self.run_sample('def not_a_test(self): pass')
+        counts, _ = self.run_sample('def not_a_test(self): pass')
         self.assertEqual((0, 1, 0), counts)
-        self.assertIn('counted as a failure', said)
+        self.assertIn('counted as a failure', self.failures['sample'])
 
     def test_a_module_that_cannot_be_imported_is_a_failure(self):
         (self.temp_dir / 'sample/test_other.py').write_text('import there_is_no_such_module\n')
@@ -115,23 +118,35 @@ class RunTestsCase(base.TestCase):
 
     def test_a_job_that_takes_too_long_is_a_failure(self):
         self.job(seconds=3)
-        counts, said = self.run_sample('def test_a(self):\n    import time\n    time.sleep(50)')
+        counts, _ = self.run_sample('def test_a(self):\n    import time\n    time.sleep(50)')
         self.assertEqual((0, 1), counts[:2])
-        self.assertIn('not finished after 3 s', said)
+        self.assertIn('not finished after 3 s', ' '.join(self.failures.values()))
 
 
 class ClosingLineCase(base.TestCase):
-    def result(self, counts, **environment):
+    def said(self, counts, failures=(), **environment):
         run_jobs = _load()
         self.patch(run_jobs, 'TEST_JOBS', {'one': None})
-        self.patch(run_jobs, 'run_tests', lambda *_: counts)
-        self.patch(run_jobs, 'run_style', lambda *_: (1, 0, 0))
+        self.patch(run_jobs, 'run_tests', lambda *_: run_jobs.Counts(*counts, failures))
+        self.patch(run_jobs, 'run_style', lambda *_: run_jobs.Counts(1, 0, 0, ()))
         self.patch(run_jobs.signal, 'signal', lambda *_: None)
         self.patch(sys, 'argv', ['run_jobs.py'])
         self.patch(os, 'environ', {key: value for key, value in os.environ.items() if key != 'CI'} | environment)
         with contextlib.redirect_stdout(io.StringIO()) as said:
             code = run_jobs.main()
-        return code, said.getvalue().splitlines()[-1]
+        return code, said.getvalue().splitlines()
+
+    def result(self, counts, **environment):
+        code, lines = self.said(counts, **environment)
+        return code, lines[-1]
+
+    def test_failures_are_said_once_more_at_the_end(self):
+        """Given a failure with a long story, then its name and the end of the story stand right above the table."""
+        _, lines = self.said((3, 1, 0), (('sample.test_bad', '\n'.join(f'line {number}' for number in range(100))),))
+        start = lines.index('FAILED one: sample.test_bad')
+        self.assertEqual('    line 99', lines[start + 30])
+        self.assertEqual('    line 70', lines[start + 1])
+        self.assertLess(len(lines) - start, 40)
 
     def test_all_jobs_together(self):
         self.assertEqual((0, '4 passed, 0 failed, 0 skipped'), self.result((3, 0, 0)))
