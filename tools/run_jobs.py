@@ -48,9 +48,10 @@ class Job(typing.NamedTuple):
 #: On green threads the model check would walk through the same states once more: it is pure, and knows nothing of threads.
 #: stestr deals classes out in turn as long as it does not know how long they take. For functional tests, whose classes take
 #: between a second and ten minutes, that is luck, so they are divided by what they are about: libvirt, the lab and the servers here, the
-#: cloud and its parts there. Each half takes about as long as the other.
+#: cloud and its parts there. So are the unit tests, of which the conductor's are the long ones. Each half takes about as long as the other.
 TEST_JOBS = {
-    'unit': Job('tests/unit', {'MIGRATOR_CONCURRENCY': 'threading', **SLOW}, 1800),
+    'unit': Job('tests/unit', {'MIGRATOR_CONCURRENCY': 'threading', **SLOW}, 1800,
+                second=r'^tests\.unit\.conductor\.test_(live|re|volume|write)'),
     'unit-eventlet': Job('tests/unit', {'MIGRATOR_CONCURRENCY': 'eventlet', **SLOW}, 1800,
                          without=r'^tests\.unit\.conductor\.test_model\.'),
     'functional': Job('tests/functional', SLOW, 5400, second=r'^tests\.functional\.test_(lab|libvirt|rpc|services)'),
