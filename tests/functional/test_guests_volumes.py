@@ -139,14 +139,21 @@ class TakeOver(VolumeCase):
         self.finish(guest, migration, 'far')
 
     def test_the_targets_array_dies_under_the_guest_while_the_data_is_on_its_way(self):
-        """Given a guest that writes through the target, when the array's daemon dies and is back, the guest goes on and nothing is lost."""
+        """Given a guest that writes through the target, when the array's daemon dies and is back, the guest goes on, nothing is lost, and
+        the migration's timeline says that the guest stood still, why, and that it went on."""
         self.slow()
         guest = self.writer()
         migration = self.attached_on_the_way(guest, 'far')
         self.arrays['far'].restart()
         written = guest.console.last_written()
         self.wait_for(lambda: guest.console.last_written() > written, 'a guest that writes on', 60)
+        self.wait_for(lambda: any(f'instance {guest.name} at alpha stood still from' in words for words in self.notes(migration)),
+                      'an event of the guest that stood still')
         self.finish(guest, migration, 'far')
+
+    def notes(self, migration):
+        """What the timeline says of guests."""
+        return [event['reason'] for event in self.api.show(migration['id'])['events'] if event['what'] == 'guest_note']
 
     def test_the_sources_array_dies_under_the_guest_while_the_data_is_on_its_way(self):
         self.slow()

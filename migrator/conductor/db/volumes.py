@@ -10,6 +10,7 @@ import sqlalchemy as sa
 
 from migrator import exceptions
 from migrator.conductor.db.database import now_ms
+from migrator.conductor.db.ledger import LIVE
 from migrator.conductor.db.tables import OPEN_DEBT, attachment, debt, instance, migration, resource_lock, volume
 from migrator.rpc import facts
 from migrator.states import AttachmentState, VolumeState
@@ -134,6 +135,18 @@ def attachments(tx, volume_ids):
 def of_instance(tx, instance_uuid):
     """Read the attachments of a guest. One statement."""
     return tx.execute(sa.select(attachment).where(attachment.c.instance_uuid == instance_uuid).order_by(attachment.c.id)).all()
+
+
+def arriving(tx, instances):
+    """Read the migrations that move volumes which these guests have, with the guest's uuid and the time. One statement for each 500."""
+    found = []
+    for start in range(0, len(instances), 500):
+        found += tx.execute(sa.select(migration, now_ms().label('now'), attachment.c.instance_uuid.label('guest'))
+                            .join(attachment, attachment.c.volume_id == migration.c.volume_id)
+                            .where(migration.c.kind == 'volume_migration', LIVE,
+                                   attachment.c.instance_uuid.in_(instances[start:start + 500]))
+                            .order_by(migration.c.id)).all()
+    return found
 
 
 def insert_attachment(tx, attachment_id, **columns):
