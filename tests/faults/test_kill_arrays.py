@@ -94,6 +94,7 @@ class TestKillArrays(testscenarios.WithScenarios, base.TestCase):
         if len(luns) != 1:
             found.append(f'there are {luns}')
         owed = [debt for debt in self.cluster.rows(tables.debt) if debt.paid_at is None]
-        left = {'locks': self.cluster.rows(tables.resource_lock), 'debts': owed,
+        left = {'exports': [f'{array.name}: {file}' for array in self.arrays.values() for file in array.exports()],
+                'locks': self.cluster.rows(tables.resource_lock), 'debts': owed,
                 'places': [s for s in self.cluster.rows(tables.service) if s.places]}
         return found + [f'{what} are left: {rows}' for what, rows in left.items() if rows]

@@ -103,6 +103,7 @@ class VolumeCase(CloudCase):
         self.wait_for(lambda: not self.source.exists(), 'the removal of the source')
         luns = [name for array in self.arrays.values() for pool in array.pools for name in array.files(pool) if name.endswith('.raw')]
         self.assertEqual([self.file().name], luns)
+        self.assertEqual(dict.fromkeys(self.arrays, []), {name: array.exports() for name, array in self.arrays.items()})
         self.assertEqual([], self.cloud._in_database())
         self.do(self.api.volume_delete(self.volume))
 

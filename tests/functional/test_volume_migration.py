@@ -1,118 +1,11 @@
-"""Volumes moved between real arrays by real daemons, with a client that reads and writes them; each way that real drivers offer.
-
-A client holds what a guest would: the export of an attachment. What it wrote is kept in a model, and at the end the volume is compared
-with it block by block.
-"""
-import os
-import pathlib
-import random
+"""Volumes moved between real arrays by real daemons, with a client that reads and writes them; each way that real drivers offer."""
 import subprocess
 import threading
 
 from migrator import exceptions
 from migrator.conductor.db import tables
 from migrator.states import Status
-from tests import base, services
-from tests.cluster import Cluster
-from tests.lab.array import Array
-
-MIB = 1 << 20
-BLOCK = 64 << 10
-
-
-class Client:
-    """Writes random blocks through an NBD export as fast as it is let, and knows what must be there. data: what is there already."""
-
-    def __init__(self, uri, data):
-        self.model = bytearray(data)
-        self.blocks = 0
-        self._uri = uri
-        self._stop = threading.Event()
-        self._error = None
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
-
-    def _run(self):
-        chance = random.Random(self._uri)
-        with subprocess.Popen(['qemu-io', '-f', 'raw', self._uri], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as client:
-            while not self._stop.is_set() and self._error is None:
-                number, byte = chance.randrange(len(self.model) // BLOCK), chance.randrange(1, 256)
-                client.stdin.write(f'write -P {byte} {number * BLOCK} {BLOCK}\n')
-                client.stdin.flush()
-                said = client.stdout.readline()
-                if f'wrote {BLOCK}/{BLOCK}' not in said:
-                    self._error = said
-                    break
-                client.stdout.readline()        # how fast that was
-                self.model[number * BLOCK:(number + 1) * BLOCK] = bytes([byte]) * BLOCK
-                self.blocks += 1
-            client.communicate('flush\nquit\n', timeout=60)
-
-    def finish(self):
-        """Flush and let go; returns what must be there."""
-        self._stop.set()
-        self._thread.join(90)
-        if self._thread.is_alive() or self._error is not None:
-            raise AssertionError(f'the client could not write: {self._error or "it does not end"}')
-        return bytes(self.model)
-
-
-class RealArraysCase(base.TestCase):
-    """Two agents: `east` with the arrays a and c, `west` with b; and a simulated guest that volumes are attached to."""
-
-    timeout = 300
-    form = 'raw'
-
-    def setUp(self):
-        super().setUp()
-        urls = self.useFixture(services.Broker()).url, self.useFixture(services.Database('mysql')).url
-        self.arrays = {name: self.useFixture(Array(name, ('fast', 'slow'))) for name in 'abc'}
-        made = {name: {'driver': 'qsd', 'pools': ','.join(f'{pool}:{path}' for pool, path in array.pools.items()), 'format': self.form,
-                       'qmp_socket': array.socket, 'listen_address': array.address, 'listen_port': array.port}
-                for name, array in self.arrays.items()}
-        self.cluster = self.useFixture(Cluster(*urls, hosts=('one',), arrays={
-            'east': {'a': made['a'], 'c': made['c']}, 'west': {'b': made['b']}}))
-        self.api = self.cluster.api
-
-    def volume(self, size, filled):
-        """Make a volume at east@a with `filled` bytes of random data in front, zeros behind. Returns what is in it."""
-        ended = self.cluster.ended(self.api.volume_create('data', size, 'east@a#fast'))
-        self.assertEqual(Status.COMPLETED, ended['status'], ended)
-        data = os.urandom(filled) + bytes(size - filled)
-        with open(self.file(), 'r+b') as stream:
-            stream.write(data[:filled])
-        return data
-
-    def file(self):
-        """Where the catalogue has the volume's data."""
-        row = self.api.volume_show('data')
-        backend, _, pool = row['pool'].partition('@')[2].partition('#')
-        return pathlib.Path(self.arrays[backend].pools[pool]) / f'{row["lun"]}.{self.form}'
-
-    def migrate(self, destination, status=Status.COMPLETED, **options):
-        """Move it and wait for the end; returns the migration with its timeline."""
-        ended = self.cluster.ended(self.api.volume_migrate('data', destination, options=options), timeout=120)
-        self.assertEqual(status, ended['status'], ended)
-        return ended
-
-    def steps(self, migration):
-        """The operations that it went through."""
-        return list(dict.fromkeys(e['step'] for e in migration['events'] if e['what'] == 'start'))
-
-    def assert_is(self, data, at):
-        """The volume is at one array alone, with this in it, and nothing is held, exported or owed."""
-        self.assertEqual(at, self.api.volume_show('data')['pool'].partition('#')[0])
-        self.assertTrue(self.file().read_bytes() == data, 'the data is not what was written')
-        files = [file for array in self.arrays.values() for pool in array.pools for file in array.files(pool)]
-        self.assertEqual(1, len([file for file in files if file.endswith('.raw')]), files)
-        self.assertEqual([], self.cluster.rows(tables.resource_lock))
-        self.assertEqual([], [debt for debt in self.cluster.rows(tables.debt) if debt.paid_at is None])
-
-    def attach(self):
-        """Attach it to the guest; returns the export's URI."""
-        ended = self.cluster.ended(self.api.volume_attach('data', self.guest))
-        self.assertEqual(Status.COMPLETED, ended['status'], ended)
-        return self.api.volume_show('data')['attachments'][0]['uri']
+from tests.functional.real_arrays import MIB, Client, RealArraysCase
 
 
 class RealArraysTest(RealArraysCase):
@@ -122,21 +15,24 @@ class RealArraysTest(RealArraysCase):
         """Given a volume that the target has taken over, when a guest gets it before its data is there, and writes throughout, then
         nothing that it wrote, and nothing that was there, is missing at the end. By two agents, and by one."""
         self.guest = self.cluster.create('one')
-        data = self.volume(512 * MIB, 512 * MIB)
-        for destination in ('west@b', 'east@c'):
-            moving = self.api.volume_migrate('data', destination)
+        data = self.volume(128 * MIB, 128 * MIB)
+        for destination in ('west@b', 'east@c', 'east@a'):
+            moving = self.api.volume_migrate('data', destination, options={'bandwidth': 8 * MIB})
             self.cluster.wait_for(lambda: self.api.volume_show('data')['migration_status'] == 'migrating_attachable', 'the take-over')
             client = Client(self.attach(), data)
             self.cluster.wait_for(lambda client=client: client.blocks, 'the first write')
-            self.assertEqual('migrating_attachable', self.api.volume_show('data')['migration_status'], 'it was too fast to prove anything')
             for refused in (lambda: self.api.volume_extend('data', 1 << 30), lambda: self.api.volume_delete('data'),
-                            lambda: self.api.volume_migrate('data', 'east@a')):
+                            lambda: self.api.volume_migrate('data', 'west@b')):
                 self.assertRaises(exceptions.ResourceLocked, refused)
+            self.assertEqual('migrating_attachable', self.api.volume_show('data')['migration_status'], 'it was too fast to prove anything')
+            self.api.set_bandwidth(moving['id'], 0)
             ended = self.cluster.ended(moving, timeout=120)
             self.assertEqual(Status.COMPLETED, ended['status'], ended)
             self.assertIn('complete_migration_target', self.steps(ended))
             written = client.blocks
             self.cluster.wait_for(lambda client=client, n=written: client.blocks > n, 'a write after the switch')
+            attached = {**dict.fromkeys(self.arrays, []), destination[-1]: [self.file().name]}
+            self.assertEqual(attached, self.exports(), 'the attachment, from the local file, and nothing else')
             data = client.finish()
             self.assertEqual(Status.COMPLETED, self.cluster.ended(self.api.volume_detach('data', self.guest))['status'])
             self.assert_is(data, destination)

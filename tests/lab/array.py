@@ -1,5 +1,7 @@
 """An array of the lab: one qemu-storage-daemon with its pools, which can be killed, frozen and started again like real iron."""
+import contextlib
 import itertools
+import json
 import pathlib
 import signal
 import socket
@@ -7,6 +9,7 @@ import subprocess
 
 import fixtures
 
+from tests.lab.errors import LabError
 from tests.lab.processes import wait_until
 from tests.service_keeper import free_port
 
@@ -72,3 +75,35 @@ class Array(fixtures.Fixture):
     def files(self, pool='fast'):
         """Name what lies in a pool."""
         return {path.name for path in pathlib.Path(self.pools[pool]).iterdir()}
+
+    def ask(self, command, **arguments):
+        """Ask the daemon itself, by QMP; returns its answer. Its monitor serves one client at once: an agent's session goes first.
+
+        OSError if it does not answer, LabError if it refuses.
+        """
+        with contextlib.closing(socket.socket(socket.AF_UNIX)) as link:
+            link.settimeout(20)
+            link.connect(str(self.socket))
+            with link.makefile('rw') as stream:
+                stream.readline()                       # the greeting
+                for request in ({'execute': 'qmp_capabilities'}, {'execute': command, 'arguments': arguments}):
+                    stream.write(json.dumps(request) + '\n')
+                    stream.flush()
+                    answer = _next(stream)
+                    while 'event' in answer:
+                        answer = _next(stream)
+        if 'error' in answer:
+            raise LabError(f'{command}: {answer["error"]["desc"]}')
+        return answer['return']
+
+    def exports(self):
+        """Ask the daemon what it exports; returns the names of the files that are behind it, one for each export."""
+        behind = {node['node-name']: node['image']['filename'] for node in self.ask('query-named-block-nodes')}
+        return sorted(pathlib.PurePath(behind[export['node-name']]).name for export in self.ask('query-block-exports'))
+
+
+def _next(stream):
+    line = stream.readline()
+    if not line:
+        raise ConnectionError('the storage daemon has closed the connection')
+    return json.loads(line)

@@ -1,0 +1,151 @@
+"""Volumes on real arrays with real daemons, and a client that writes to them: what tests of the whole are made of.
+
+A client holds what a guest would: the export of an attachment. What it wrote is kept in a model, and at the end the volume is compared
+with it block by block.
+"""
+import os
+import pathlib
+import random
+import subprocess
+import threading
+import time
+
+from migrator.conductor.db import tables
+from migrator.states import Status
+from tests import base, services
+from tests.cluster import Cluster
+from tests.lab.array import Array
+
+MIB = 1 << 20
+BLOCK = 64 << 10
+
+
+class Client:
+    """Writes random blocks through an NBD export as fast as it is let, and knows what must be there. data: what is there already.
+
+    patience: seconds for which a write that fails is tried again on a new connection, as for a guest that stands still meanwhile; 0 lets
+    no write fail. What was acknowledged is what counts: a write that was not is repeated until it is.
+    """
+
+    def __init__(self, uri, data, patience=0):
+        self.model = bytearray(data)
+        self.blocks = 0
+        self._uri = uri
+        self._patience = patience
+        self._stop = threading.Event()
+        self._error = None
+        self._process = None
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self):
+        chance = random.Random(self._uri)
+        while not self._stop.is_set() and self._error is None:
+            number, byte = chance.randrange(len(self.model) // BLOCK), chance.randrange(1, 256)
+            deadline = time.monotonic() + self._patience
+            said = self._write(number, byte)
+            while said and time.monotonic() < deadline:
+                time.sleep(0.1)
+                said = self._write(number, byte)
+            if said:
+                self._error = said
+                break
+            self.model[number * BLOCK:(number + 1) * BLOCK] = bytes([byte]) * BLOCK
+            self.blocks += 1
+        if self._process is not None:
+            self._process.communicate('flush\nquit\n', timeout=60)
+
+    def _write(self, number, byte):
+        """Write a block; returns '' once it is acknowledged, else what was said instead; the connection is given up then."""
+        if self._process is None:
+            quiet = subprocess.DEVNULL if self._patience else None
+            self._process = subprocess.Popen(['qemu-io', '-f', 'raw', self._uri], text=True, stdin=subprocess.PIPE,
+                                             stdout=subprocess.PIPE, stderr=quiet)
+        try:
+            self._process.stdin.write(f'write -P {byte} {number * BLOCK} {BLOCK}\n')
+            self._process.stdin.flush()
+            said = self._process.stdout.readline()
+            if f'wrote {BLOCK}/{BLOCK}' in said:
+                self._process.stdout.readline()         # how fast that was
+                return ''
+        except BrokenPipeError as error:
+            said = str(error)
+        self._process.kill()
+        self._process.communicate(timeout=10)
+        self._process = None
+        return said or 'it cannot be reached'
+
+    def finish(self):
+        """Flush and let go; returns what must be there."""
+        self._stop.set()
+        self._thread.join(90 + self._patience)
+        if self._thread.is_alive() or self._error is not None:
+            raise AssertionError(f'the client could not write: {self._error or "it does not end"}')
+        return bytes(self.model)
+
+
+class RealArraysCase(base.TestCase):
+    """Two agents: `east` with the arrays a and c, `west` with b; and a simulated guest that volumes are attached to."""
+
+    timeout = 300
+    form = 'raw'
+
+    def setUp(self):
+        super().setUp()
+        urls = self.useFixture(services.Broker()).url, self.useFixture(services.Database('mysql')).url
+        self.arrays = {name: self.useFixture(Array(name, ('fast', 'slow'))) for name in 'abc'}
+        self.prepare()
+        made = {name: {'driver': 'qsd', 'pools': ','.join(f'{pool}:{path}' for pool, path in array.pools.items()), 'format': self.form,
+                       'qmp_socket': array.socket, 'listen_address': array.address, 'listen_port': array.port}
+                for name, array in self.arrays.items()}
+        self.cluster = self.useFixture(Cluster(*urls, hosts=('one',), arrays={
+            'east': {'a': made['a'], 'c': made['c']}, 'west': {'b': made['b']}}))
+        self.api = self.cluster.api
+
+    def prepare(self):
+        """What a test does to the arrays before there are agents."""
+
+    def volume(self, size, filled):
+        """Make a volume at east@a with `filled` bytes of random data in front, zeros behind. Returns what is in it."""
+        ended = self.cluster.ended(self.api.volume_create('data', size, 'east@a#fast'))
+        self.assertEqual(Status.COMPLETED, ended['status'], ended)
+        data = os.urandom(filled) + bytes(size - filled)
+        with open(self.file(), 'r+b') as stream:
+            stream.write(data[:filled])
+        return data
+
+    def file(self):
+        """Where the catalogue has the volume's data."""
+        row = self.api.volume_show('data')
+        backend, _, pool = row['pool'].partition('@')[2].partition('#')
+        return pathlib.Path(self.arrays[backend].pools[pool]) / f'{row["lun"]}.{self.form}'
+
+    def migrate(self, destination, status=Status.COMPLETED, **options):
+        """Move it and wait for the end; returns the migration with its timeline."""
+        ended = self.cluster.ended(self.api.volume_migrate('data', destination, options=options), timeout=120)
+        self.assertEqual(status, ended['status'], ended)
+        return ended
+
+    def steps(self, migration):
+        """The operations that it went through."""
+        return list(dict.fromkeys(e['step'] for e in migration['events'] if e['what'] == 'start'))
+
+    def assert_is(self, data, at):
+        """The volume is at one array alone, with this in it, and nothing is held, exported or owed."""
+        self.assertEqual(at, self.api.volume_show('data')['pool'].partition('#')[0])
+        self.assertTrue(self.file().read_bytes() == data, 'the data is not what was written')
+        files = [file for array in self.arrays.values() for pool in array.pools for file in array.files(pool)]
+        self.assertEqual(1, len([file for file in files if file.endswith('.raw')]), files)
+        self.assertEqual(dict.fromkeys(self.arrays, []), self.exports())
+        self.assertEqual([], self.cluster.rows(tables.resource_lock))
+        self.assertEqual([], [debt for debt in self.cluster.rows(tables.debt) if debt.paid_at is None])
+
+    def exports(self):
+        """What each storage daemon itself says that it exports."""
+        return {name: array.exports() for name, array in self.arrays.items()}
+
+    def attach(self):
+        """Attach it to the guest; returns the export's URI."""
+        ended = self.cluster.ended(self.api.volume_attach('data', self.guest))
+        self.assertEqual(Status.COMPLETED, ended['status'], ended)
+        return self.api.volume_show('data')['attachments'][0]['uri']
