@@ -4,16 +4,28 @@ Written whole, flushed and renamed, so that a crash leaves the old or the new re
 does not exist: the record is written before the LUN's file is made, and removed after it.
 """
 import dataclasses
+import errno
 import json
 import os
 import tempfile
+
+from oslo_log import log
 
 from migrator import exceptions
 from migrator.rpc import volume_facts
 from migrator.states import LunState
 
+LOG = log.getLogger(__name__)
+
 VERSION = 1
 SUFFIX = '.lun'
+
+#: A file in each pool that has LUNs: room that is given up when the pool is full. Without it a LUN that has filled its pool could never be
+#: removed, for its exports end first, and that is written down.
+SPARE = '.lun-spare'
+SPARE_BYTES = 16384
+#: By these a file system says that it is full.
+FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,18 +91,16 @@ class Records:
         """Make a record durable; returns it."""
         place = self._place(record.pool, record.name) + SUFFIX
         text = json.dumps({'version': VERSION, **dataclasses.asdict(record)})
+        directory = self.pools[record.pool]
         try:
-            descriptor, temporary = tempfile.mkstemp(prefix='.lun-', dir=os.path.dirname(place))
             try:
-                with os.fdopen(descriptor, 'w', encoding='utf-8') as stream:
-                    stream.write(text)
-                    stream.flush()
-                    os.fsync(stream.fileno())
-                os.rename(temporary, place)
-            except OSError:
-                os.unlink(temporary)
-                raise
-            sync(os.path.dirname(place))
+                _write(place, text)
+            except OSError as error:
+                if error.errno not in FULL or not _give_up_spare(directory):
+                    raise
+                _write(place, text)
+            sync(directory)
+            _keep_spare(directory)
         except OSError as error:
             raise no_room(error, f'the record of LUN {record.name}') from error
         return record
@@ -112,7 +122,10 @@ class Records:
             os.unlink(place)
         except FileNotFoundError:
             return
-        sync(os.path.dirname(place))
+        directory = self.pools[record.pool]
+        if not any(name.endswith(SUFFIX) for name in os.listdir(directory)):
+            _give_up_spare(directory)
+        sync(directory)
 
     def _place(self, pool, name):
         if pool not in self.pools:
@@ -133,9 +146,45 @@ def parse(data, path):
         raise ValueError(f'{path} is no record of a LUN: {error}') from error
 
 
+def _write(place, text):
+    """Replace a file by one with this text, which is durable. Its name is not, until the directory is flushed."""
+    descriptor, temporary = tempfile.mkstemp(prefix='.lun-', dir=os.path.dirname(place))
+    try:
+        with os.fdopen(descriptor, 'w', encoding='utf-8') as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.rename(temporary, place)
+    except OSError:
+        os.unlink(temporary)
+        raise
+
+
+def _keep_spare(directory):
+    """Have the spare file, as soon as there is room for it. What it has is not zeros, which some file systems would not store."""
+    path = os.path.join(directory, SPARE)
+    if os.path.exists(path):
+        return
+    try:
+        with open(path, 'wb') as stream:
+            stream.write(b'room' * (SPARE_BYTES // 4))
+    except OSError as error:
+        LOG.info('%s has no spare room: %s', directory, error)
+        _give_up_spare(directory)                       # half of one would be taken for a whole one
+
+
+def _give_up_spare(directory):
+    """Remove the spare file; whether there was one."""
+    try:
+        os.unlink(os.path.join(directory, SPARE))
+    except FileNotFoundError:
+        return False
+    return True
+
+
 def no_room(error, what):
     """Turn an OSError into the typed error that a caller understands."""
-    kind = exceptions.NoSpace if error.errno in (28, 122) else exceptions.DriverError     # ENOSPC, EDQUOT
+    kind = exceptions.NoSpace if error.errno in FULL else exceptions.DriverError
     return kind(f'{what} cannot be written: {error.strerror or error}')
 
 
