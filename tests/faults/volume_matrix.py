@@ -42,11 +42,17 @@ COURSES = (
            ('cancel_migration_target', 'unexport_volume')))
 
 
-def agent_cases():
+#: The courses that real arrays take: `a` and `b` are storage daemons, which take over from one another; or a copy is asked for.
+REAL_COURSES = (
+    Course('async', 'a', 'b', (*TAKEN, 'complete_migration_target', 'delete_source_volume')),
+    Course('copy', 'a', 'b', ('export_volume', *COPIED, 'delete_source_volume')))
+
+
+def agent_cases(courses=COURSES):
     """Give (course, role, point, key) for the death of an agent; each line once, on the first course that comes to it."""
-    yield from ((COURSES[0], step.on, 'called', step.name) for step in TABLE.checks)
+    yield from ((courses[0], step.on, 'called', step.name) for step in TABLE.checks)
     seen = set()
-    for course in COURSES:
+    for course in courses:
         if course.observed:
             yield from ((course, role, 'called', 'locate_volume') for role in type(TABLE.steps[0].on))
         for method in course.undos or course.steps:
@@ -65,13 +71,18 @@ def conductor_keys(course):
     yield f'end:{(course.undos or course.steps)[-1]}'
 
 
-def conductor_cases():
+def conductor_cases(courses=COURSES):
     """Give (course, point, key) for the death of the conductor; each line once."""
     seen = set()
-    for course in COURSES:
+    for course in courses:
         for key in conductor_keys(course):
             for point in CONDUCTOR_POINTS:
                 # The checks are begun right after the request's own commit, of which the caller has an answer or not.
                 if (point, key) not in seen and not (key.startswith('call:') and point == 'before-commit'):
                     seen.add((point, key))
                     yield course, point, key
+
+
+def array_cases(courses):
+    """Give (course, step, array) for the death of an array while a step is under way; either array at each step."""
+    yield from ((course, step, array) for course in courses for step in course.steps for array in (course.source, course.target))

@@ -18,10 +18,12 @@ from tests.lab.array import Array
 
 MIB = 1 << 20
 BLOCK = 64 << 10
+#: Seconds between two writes of a client: 12 MiB a second, and time for the daemons whose work it is to move the volume under it.
+PAUSE = 0.005
 
 
 class Client:
-    """Writes random blocks through an NBD export as fast as it is let, and knows what must be there. data: what is there already.
+    """Writes random blocks through an NBD export, and knows what must be there. data: what is there already.
 
     patience: seconds for which a write that fails is tried again on a new connection, as for a guest that stands still meanwhile; 0 lets
     no write fail. What was acknowledged is what counts: a write that was not is repeated until it is.
@@ -40,7 +42,7 @@ class Client:
 
     def _run(self):
         chance = random.Random(self._uri)
-        while not self._stop.is_set() and self._error is None:
+        while not self._stop.wait(PAUSE) and self._error is None:
             number, byte = chance.randrange(len(self.model) // BLOCK), chance.randrange(1, 256)
             deadline = time.monotonic() + self._patience
             said = self._write(number, byte)

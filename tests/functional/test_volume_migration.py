@@ -17,7 +17,7 @@ class RealArraysTest(RealArraysCase):
         self.guest = self.cluster.create('one')
         data = self.volume(128 * MIB, 128 * MIB)
         for destination in ('west@b', 'east@c', 'east@a'):
-            moving = self.api.volume_migrate('data', destination, options={'bandwidth': 8 * MIB})
+            moving = self.api.volume_migrate('data', destination, options={'bandwidth': 2 * MIB})
             self.cluster.wait_for(lambda: self.api.volume_show('data')['migration_status'] == 'migrating_attachable', 'the take-over')
             client = Client(self.attach(), data)
             self.cluster.wait_for(lambda client=client: client.blocks, 'the first write')
