@@ -10,7 +10,9 @@ Conductor's points: `before-commit`, `after-commit` (nothing sent yet), `after-s
 as `start:pre_live_migration`, `observe:live_migration`, `call:check_can_live_migrate_destination`, `end:…`.
 Agent's points: `received` (not in the journal yet), `accepted` (in the journal, neither acknowledged nor begun), `begun`, `done` (not
 in the journal yet), `recorded` (not reported yet), `reported` (acknowledged, not noted yet); the key is the method. `called` is the
-entry of a check.
+entry of a check. For a volume agent also the switch of a take-over, where clients are held back: `before-marker` (everything is in the
+local file, which no record says yet), `behind-marker`, and `switched` (the array has gone on, the agent has noted nothing); the key is
+`switch`.
 """
 import functools
 import os
@@ -96,9 +98,17 @@ def arm_compute():
 
 
 def arm_volume():
-    """Put the points into the volume agent's answers."""
+    """Put the points into the volume agent's answers, and into the switch of its take-overs."""
+    from migrator.volume.array import Array
     from migrator.volume.manager import VolumeManager
+    from migrator.volume.records import Records
 
+    def at_marker(point, record):
+        if record.mirror is not None and record.mirror.local_is_complete:
+            reach(point, 'switch')
+
+    wrap(Records, 'put', before=lambda args: at_marker('before-marker', args[1]), after=lambda args, _: at_marker('behind-marker', args[1]))
+    wrap(Array, 'switch', after=lambda _args, _result: reach('switched', 'switch'))
     for name in ('locate_volume', 'check_can_migrate_volume_target', 'check_can_migrate_volume_source'):
         wrap(VolumeManager, name, before=lambda _args, name=name: reach('called', name))
 

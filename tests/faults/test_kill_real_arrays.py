@@ -1,7 +1,8 @@
 """Kill any daemon of a volume's migration, or an array, while a client writes to the volume; find what it wrote, and nothing left.
 
 Real daemons as processes, a real broker and database, and two real storage daemons. The lines are those of `volume_matrix` on the two
-courses that real arrays take, a take-over and a copy; an array dies while each step is under way. As soon as the volume can be attached a
+courses that real arrays take, a take-over and a copy; an array dies while each step is under way; and agent, conductor and both arrays die
+on each side of the marker, while the array holds the client back. As soon as the volume can be attached a
 client gets it and writes, until the migration is over and for a while more; a connection that breaks it makes anew, as the host of a guest
 does. At the end the migration has ended, one array has the volume, where the database says, with every write that was acknowledged;
 nothing is exported, locked, owed or half taken over, and the audit finds nothing.
@@ -13,6 +14,7 @@ import datetime
 import os
 import pathlib
 import random
+import signal
 import sys
 import threading
 import time
@@ -33,7 +35,7 @@ from tests.lab.array import Array
 
 SEED = os.environ.get('MIGRATOR_TEST_SEED') or datetime.datetime.now(datetime.UTC).date().isoformat()
 FULL = os.environ.get('MIGRATOR_TEST_FULL') == '1'
-#: How many cases of each victim a sample has: either agent, the conductor, either array.
+#: How many cases of each victim a sample has: either agent, the conductor, either array; and of whatever dies in a switch.
 SAMPLE = 2
 
 SOURCE, TARGET = 'east', 'west'
@@ -126,9 +128,10 @@ class RealKillCases(unittest.TestCase):
         self.cluster.kill_file.unlink(missing_ok=True)
         for reached in self.cluster.folder.glob('reached-by-*'):
             reached.unlink()
-        for daemon in self.cluster.daemons.values():
-            if not daemon.running():                        # of a case that failed
+        for daemon in self.cluster.daemons.values():        # of a case that failed
+            if not daemon.running():
                 self.cluster.restart(daemon)
+            daemon.resume()
         self.cluster.wait_for(lambda: all(b['state'] == 'up' for b in self.api.backends()), 'all arrays up')
         self.name = f'data-{uuid.uuid4().hex[:8]}'
         made = self.cluster.ended(self.api.volume_create(self.name, SIZE, f'{HERE}#fast'))
@@ -185,6 +188,30 @@ class RealKillCases(unittest.TestCase):
         if step == UNDER_CLIENT:
             self.cluster.wait_for(self.unlimited, 'the end of the limit', 60)
         self.finish(course, user, {Status.COMPLETED} if step in COMMITTED else TERMINAL)
+
+    def switch_case(self, point, victim):
+        """Have the agent of the target stand still at a point of the switch, and whoever is the victim die there under the client."""
+        course = volume_matrix.REAL_COURSES[0]
+        self.cluster.kill_at(point, 'switch', TARGET, signal.SIGSTOP)
+        self.rate = SLOW_RATE
+        user = self.begin(course)
+        user.wait_writing()
+        self.cluster.wait_for(self.unlimited, 'the end of the limit', 60)
+        self.cluster.wait_for((self.cluster.folder / f'reached-by-{TARGET}').exists, f'the agent at {point}', 60)
+        self.assertEqual(volume_matrix.SWITCH_POINTS[point], self.marked())
+        if victim in self.arrays:
+            self.arrays[victim].restart()
+        else:
+            self.cluster.daemons[victim].kill()
+            self.cluster.restart(self.cluster.daemons[victim])
+        if victim != TARGET:
+            self.cluster.daemons[TARGET].resume()
+        self.finish(course, user, {Status.COMPLETED})
+
+    def marked(self):
+        """Whether the record at the target says that the local file is complete."""
+        record, = (r for r in Records(self.arrays['b'].pools).all() if self.volume in r.name)
+        return record.mirror is not None and record.mirror.local_is_complete
 
     def unlimited(self):
         """Let the data follow as fast as it can; whether the array has heard of it, which may not be back yet."""
@@ -255,6 +282,10 @@ def add_cases(cls):
             def test(self, course=course, step=step, array=array):
                 self.array_case(course, step, array)
             setattr(cls, 'test_array_' + name_of(course.name, array, step), test)
+    for point, victim in sample('switch', volume_matrix.switch_cases((TARGET, 'conductor-0', 'a', 'b'))):
+        def test(self, point=point, victim=victim):
+            self.switch_case(point, victim)
+        setattr(cls, 'test_switch_' + name_of(point, victim), test)
     return cls
 
 

@@ -46,6 +46,8 @@ COURSES = (
 REAL_COURSES = (
     Course('async', 'a', 'b', (*TAKEN, 'complete_migration_target', 'delete_source_volume')),
     Course('copy', 'a', 'b', ('export_volume', *COPIED, 'delete_source_volume')))
+#: Where the switch of a take-over may be interrupted, while the array holds its clients back; and whether the marker stands there.
+SWITCH_POINTS = {'before-marker': False, 'behind-marker': True, 'switched': True}
 
 
 def agent_cases(courses=COURSES):
@@ -86,3 +88,8 @@ def conductor_cases(courses=COURSES):
 def array_cases(courses):
     """Give (course, step, array) for the death of an array while a step is under way; either array at each step."""
     yield from ((course, step, array) for course in courses for step in course.steps for array in (course.source, course.target))
+
+
+def switch_cases(victims):
+    """Give (point, victim) for a death in the midst of a switch."""
+    yield from ((point, victim) for point in SWITCH_POINTS for victim in victims)
