@@ -80,26 +80,26 @@ class RunTestsCase(base.TestCase):
         self.job(without='test_b')
         self.assertEqual((1, 0, 0), self.run_sample('def test_good(self): pass\ndef test_bad(self): self.fail()')[0])
 
-    def test_two_workers_share_what_there_is_and_their_counts_add_up(self):
-        """Given tests of which one module is for the second worker, then each test runs once, in the process that it is for."""
-        self.job(workers=2, second=r'^sample\.test_(other|more)')
+    def test_workers_share_what_there_is_and_their_counts_add_up(self):
+        """Given tests of which some modules are for the second and the third worker, then each runs once, in the process that it is for."""
+        self.job(workers=3, others=(r'^sample\.test_(other|more)', r'^sample\.test_(last|more)'))
         write = "print('{0}', os.getpid(), file=open('{1}', 'a'))"
         code = f'import os, unittest\nclass Case(unittest.TestCase):\n    def test_it(self): {write}\n'
         said = self.temp_dir / 'said'
-        for name in ('another', 'more', 'other'):
+        for name in ('another', 'last', 'more', 'other'):
             (self.temp_dir / f'sample/test_{name}.py').write_text(code.format(name, said))
         counts, _ = self.run_sample(f"""
             def test_good(self): {write.format('sample', said)}
             def test_bad(self): self.fail()
         """)
-        self.assertEqual((4, 1, 0), counts)
+        self.assertEqual((5, 1, 0), counts)
         processes = dict(line.split() for line in said.read_text().splitlines())
-        self.assertEqual(4, len(said.read_text().splitlines()))
+        self.assertEqual(5, len(said.read_text().splitlines()))
         self.assertEqual((processes['another'], processes['other']), (processes['sample'], processes['more']))
-        self.assertNotEqual(processes['another'], processes['other'])
+        self.assertEqual(3, len({processes[name] for name in ('another', 'other', 'last')}))
 
     def test_only_some_of_one_worker(self):
-        self.job(workers=2, second=r'^sample\.test_other')
+        self.job(workers=2, others=(r'^sample\.test_other',))
         self.assertEqual((1, 0, 0), self.run_sample('def test_good(self): pass\ndef test_bad(self): self.fail()', 'test_go')[0])
 
     def test_no_test_is_a_failure(self):
