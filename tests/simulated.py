@@ -243,10 +243,15 @@ class Cloud:
         self.conductors.pop(name or next(iter(self.conductors))).stop()
 
     def kill_conductor(self, name=None):
-        """End a conductor as a SIGKILL does: nothing that it was about to write is written. None: the oldest."""
-        service = self.conductors.pop(name or next(iter(self.conductors)))
+        """End a conductor as a SIGKILL does: nothing that it was about to write is written. None: the oldest.
+
+        It is one of `conductors` until it has gone, for as long it answers requests, with errors.
+        """
+        name = name or next(iter(self.conductors))
+        service = self.conductors[name]
         service.database.dead = True
         service.stop()
+        del self.conductors[name]
 
     # --- what users do ---
 
