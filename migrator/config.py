@@ -96,6 +96,9 @@ VOLUME_OPTS = [
                  help='Least seconds between two questions for the progress of one migration. The answers travel with heartbeats.'),
     cfg.IntOpt('max_operations', default=32, min=1, help='How many operations the agent runs at once; more are refused with AgentBusy.'),
     cfg.FloatOpt('report_interval', default=2.0, min=0.05, help='Seconds before an unacknowledged report is repeated.'),
+    cfg.StrOpt('tls_credentials', default='',
+               help='Directory of x509 files (ca-cert.pem, client-cert.pem, client-key.pem) with which copies reach exports that want TLS, '
+                    'where the backend that they go to has no tls_credentials of its own. Empty: such volumes are not copied there.'),
     cfg.FloatOpt('copy_patience', default=60.0, min=1.0,
                  help='Seconds for which neither end of a copy has answered anything when it is given up, and the migration is undone. An '
                       'array that ends or restarts cuts its connections, which is seen at once; this is for one that hangs, or a network '
@@ -126,6 +129,9 @@ QSD_OPTS = [
     cfg.StrOpt('format', default='qcow2', choices=['qcow2', 'raw'], help='Format of new LUNs.'),
     cfg.StrOpt('tls_credentials', default='',
                help='Directory of x509 files with which the storage daemon connects to other arrays. Empty: no TLS.'),
+    cfg.StrOpt('take_over', default='async', choices=['async', 'sync', 'no'],
+               help='How the array takes over volumes of other arrays as a migration\'s target. async: they can be attached while their '
+                    'data is on its way, and then need both arrays until it is there. sync: only once it is there. no: they are copied.'),
     *EXPORT_OPTS,
 ]
 

@@ -49,6 +49,10 @@ def _of_target(target, plan, new_type):
 
 
 def _of_both(source, target, plan):
-    """Two agents, or two names of one, may serve the same array; moving within a pool would make a copy only to remove it."""
+    """Two agents, or two names of one, may serve the same array; moving within a pool would make a copy only to remove it. And the target
+    must be able to read what the source exports, or nothing but that would fail after all the rest."""
     if source.array_id and source.array_id == target.array_id and plan.source.pool == plan.target.pool:
         yield f'source and destination are the same pool of one array: {plan.source.pool} of {source.array_id}'
+    if source.tls and not (target.tls or target.offline):
+        where = f'{plan.target.host}@{plan.target.backend}'
+        yield f'the exports of {plan.source.place} want TLS, and the agent of {where} has no tls_credentials to reach them'

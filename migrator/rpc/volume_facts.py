@@ -222,7 +222,8 @@ class VolumeTargetFacts:
     """`check_can_migrate_volume_target`: what the target offers. Gathered without side effects.
 
     offline: why the array does not answer, in words; then the rest is unknown. pool: None if there is no such pool. occupied: what
-    stands under the target's name, in words; '' is good, and so is what this very migration made.
+    stands under the target's name, in words; '' is good, and so is what this very migration made. tls: whether exports of other arrays that
+    want TLS can be read from there.
     """
 
     driver: str = ''
@@ -232,13 +233,14 @@ class VolumeTargetFacts:
     array_id: str = ''
     pool: Pool | None = None
     occupied: str = ''
+    tls: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
 class VolumeSourceFacts:
     """`check_can_migrate_volume_source`: what the volume is at its array. Gathered without side effects.
 
-    offline: why the array does not answer, in words; then `lun` is None.
+    offline: why the array does not answer, in words; then `lun` is None. tls: whether the array's exports want TLS.
     """
 
     driver: str = ''
@@ -247,6 +249,7 @@ class VolumeSourceFacts:
     capabilities: tuple[str, ...] = ()
     array_id: str = ''
     lun: Lun | None = None
+    tls: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,7 +4,6 @@ The agent knows no workflow. It sees to four things of its own: the steps of one
 a take-over is on its way; what was overtaken while it waited for its turn is not run; a cancellation is not lost when it comes before the
 copy exists; and every call of a driver, which blocks, runs in a native thread.
 """
-import dataclasses
 import threading
 import time
 
@@ -19,6 +18,7 @@ from migrator.rpc.steps import StepEndpoint, run_driver, uuid_of
 from migrator.states import LunState
 from migrator.volume.copying import End
 from migrator.volume.pace import Paces
+from migrator.volume.plans import connected, limited, owner_of, read_plan, target_of
 
 LOG = log.getLogger(__name__)
 
@@ -41,13 +41,14 @@ class VolumeManager(StepEndpoint):
     """RPC endpoint of a volume agent.
 
     backends: backends.Backends. copying: copying.Copying. operations: rpc.agent.OperationServer. journal: rpc.journal.Journal. host,
-    process_id: ours.
+    process_id: ours. credentials: directory of x509 files for copies to backends that have none of their own; '' is none.
     """
 
     target = server.target(contract.VOLUME_VERSION)
 
-    def __init__(self, backends, copying, operations, journal, host, process_id):
+    def __init__(self, backends, copying, operations, journal, host, process_id, credentials=''):
         super().__init__(operations, journal, process_id)
+        self._credentials = credentials
         self._backends = backends
         self._copying = copying
         self._host = host
@@ -61,17 +62,18 @@ class VolumeManager(StepEndpoint):
     @server.exposed(contract.VOLUME)
     def check_can_migrate_volume_target(self, context, plan):
         """Answer VolumeTargetFacts."""
-        read = _plan(plan)
+        read = read_plan(plan)
         backend, where = self._backend(target_of(read)), read.target
         said = self._about(backend)
         try:
-            found, there = in_time('check_can_migrate_volume_target', lambda: self._offer(backend.driver(), where))
+            driver = backend.driver()
+            found, there = in_time('check_can_migrate_volume_target', lambda: self._offer(driver, where))
         except exceptions.DriverError as error:
             return facts.to_wire(vf.VolumeTargetFacts(offline=str(error), **said))
         occupied = ''
         if there is not None and there.state is not LunState.ABSENT and there.owner != read.migration_id:
             occupied = f'{target_of(read).place} has a LUN {where.lun} already, made by {there.owner or "somebody else"}'
-        return facts.to_wire(vf.VolumeTargetFacts(pool=found.get(where.pool), occupied=occupied, **said))
+        return facts.to_wire(vf.VolumeTargetFacts(pool=found.get(where.pool), occupied=occupied, tls=bool(self._keys(driver)), **said))
 
     @staticmethod
     def _offer(driver, where):
@@ -82,14 +84,15 @@ class VolumeManager(StepEndpoint):
     @server.exposed(contract.VOLUME)
     def check_can_migrate_volume_source(self, context, plan):
         """Answer VolumeSourceFacts."""
-        where = _plan(plan).source
+        where = read_plan(plan).source
         backend = self._backend(where)
         said = self._about(backend)
         try:
-            lun = in_time('check_can_migrate_volume_source', lambda: run_driver(backend.driver().show, where.pool, where.lun))
+            driver = backend.driver()
+            lun = in_time('check_can_migrate_volume_source', lambda: run_driver(driver.show, where.pool, where.lun))
         except exceptions.DriverError as error:
             return facts.to_wire(vf.VolumeSourceFacts(offline=str(error), **said))
-        return facts.to_wire(vf.VolumeSourceFacts(lun=lun, **said))
+        return facts.to_wire(vf.VolumeSourceFacts(lun=lun, tls=bool(driver.credentials), **said))
 
     @staticmethod
     def _about(backend):
@@ -227,7 +230,7 @@ class VolumeManager(StepEndpoint):
     @server.exposed(contract.VOLUME)
     def migrate_volume(self, context, envelope, plan):
         """Seed 001, step 1: the source's driver moves the volume, or declines."""
-        read = _plan(plan)
+        read = read_plan(plan)
 
         def work(driver):
             lun = run_driver(driver.show, read.source.pool, read.source.lun)
@@ -238,21 +241,21 @@ class VolumeManager(StepEndpoint):
     @server.exposed(contract.VOLUME)
     def export_volume(self, context, envelope, plan):
         """Make the source reachable for the target; writable, as a take-over needs it, unless the data is only read."""
-        read, where = _plan(plan), _plan(plan).source
+        read, where = read_plan(plan), read_plan(plan).source
         return self._at(where, 'export_volume', envelope, {'plan': plan}, lambda driver: {
             'connection': facts.to_wire(run_driver(driver.export, where.pool, where.lun, read.export, not read.force_host_copy))})
 
     @server.exposed(contract.VOLUME)
     def unexport_volume(self, context, envelope, plan):
         """End that; PreconditionFailed while the target uses it."""
-        read = _plan(plan)
+        read = read_plan(plan)
         return self._at(read.source, 'unexport_volume', envelope, {'plan': plan},
                         lambda driver: run_driver(driver.unexport, read.source.pool, read.source.lun, read.export))
 
     @server.exposed(contract.VOLUME)
     def delete_source_volume(self, context, envelope, plan):
         """End the migration's export and remove the LUN that the volume has left; PreconditionFailed while anybody uses it."""
-        read, where = _plan(plan), _plan(plan).source
+        read, where = read_plan(plan), read_plan(plan).source
 
         def work(driver):
             run_driver(driver.unexport, where.pool, where.lun, read.export)
@@ -264,20 +267,25 @@ class VolumeManager(StepEndpoint):
     @server.exposed(contract.VOLUME)
     def migrate_volume_target(self, context, envelope, plan):
         """Seed 001, step 2: the target's driver takes the volume over, or declines."""
-        read, where = _connected(plan)
+        read, where = connected(plan)
 
         def work(driver):
             lun = vf.Lun(read.source.pool, read.source.lun, LunState.READY, read.size)
-            moved, migration_async, update = run_driver(driver.migrate_volume_target, lun, read.connection, limited(read))
-            if moved and migration_async:
-                self._note_mirror(read.migration_id, where)
+            self._note_mirror(read.migration_id, where)     # an array that returns only with all the data has a mirror meanwhile
+            arriving = False
+            try:
+                moved, migration_async, update = run_driver(driver.migrate_volume_target, lun, read.connection, limited(read))
+                arriving = moved and migration_async
+            finally:
+                if not arriving:
+                    self._forget_mirror(read.migration_id)
             return {'moved': moved, 'migration_async': migration_async, 'model_update': update}
         return self._at(where, 'migrate_volume_target', envelope, {'plan': plan}, work)
 
     @server.exposed(contract.VOLUME)
     def complete_migration_target(self, context, envelope, plan):
         """Seed 001, step 4. Has a turn of its own: the LUN is attached and detached while this waits for the data."""
-        read = _plan(plan)
+        read = read_plan(plan)
         where = target_of(read)
 
         def work(driver):
@@ -290,7 +298,7 @@ class VolumeManager(StepEndpoint):
     @server.exposed(contract.VOLUME)
     def cancel_migration_target(self, context, envelope, plan):
         """Undo a take-over that was not committed."""
-        read = _plan(plan)
+        read = read_plan(plan)
 
         def work(driver):
             result = run_driver(driver.cancel_migration_target, read.target)
@@ -312,14 +320,14 @@ class VolumeManager(StepEndpoint):
     @server.exposed(contract.VOLUME)
     def create_target_volume(self, context, envelope, plan):
         """Make the LUN of a host copy; it belongs to the migration."""
-        read, where = _plan(plan), target_of(_plan(plan))
+        read, where = read_plan(plan), target_of(read_plan(plan))
         return self._at(where, 'create_target_volume', envelope, {'plan': plan}, lambda driver: {
             'locator': run_driver(driver.create, where.pool, where.lun, read.target.size, read.migration_id)})
 
     @server.exposed(contract.VOLUME)
     def copy_volume(self, context, envelope, plan):
         """Copy from the source's export to one of the target's LUN, which stays until the copy was verified or removed."""
-        read, where = _connected(plan)
+        read, where = connected(plan)
 
         def work(driver):
             ends = self._ends(driver, read, where)
@@ -329,7 +337,7 @@ class VolumeManager(StepEndpoint):
     @server.exposed(contract.VOLUME)
     def verify_volume(self, context, envelope, plan):
         """Compare both ends, and end the target's export if they are equal."""
-        read, where = _connected(plan)
+        read, where = connected(plan)
 
         def work(driver):
             ends = self._ends(driver, read, where)
@@ -348,12 +356,16 @@ class VolumeManager(StepEndpoint):
             raise exceptions.PreconditionFailed(f'{where.place} has no LUN {where.lun} that this migration made: it is {there.state.value}')
         to = run_driver(driver.export, where.pool, where.lun, plan.copy_export, True)
         ends = (plan.connection, f'{plan.source.place}/{plan.source.lun}'), (to, f'{where.place}/{where.lun}')
-        return [End(there.uri, name, driver.credentials if there.tls else '') for there, name in ends]
+        return [End(there.uri, name, self._keys(driver) if there.tls else '') for there, name in ends]
+
+    def _keys(self, driver):
+        """Give the directory of x509 files with which copies to an array reach exports that want TLS."""
+        return driver.credentials or self._credentials
 
     @server.exposed(contract.VOLUME)
     def delete_target_volume(self, context, envelope, plan):
         """Remove what create_target_volume made. A copy that still runs is ended, or this would wait for it."""
-        read, where = _plan(plan), target_of(_plan(plan))
+        read, where = read_plan(plan), target_of(read_plan(plan))
 
         def work(driver):
             run_driver(self._copying.forget, read.migration_id)
@@ -419,32 +431,3 @@ def in_time(question, look):
         return concurrency.spawn(rpc_context.bind(look)).wait(patience)
     except TimeoutError:
         raise exceptions.DriverError(f'the array does not answer (it was given {patience:g} s)') from None
-
-
-def target_of(plan):
-    """Give the LunRef of a plan's target."""
-    where = plan.target
-    return vf.LunRef(where.host, where.backend, where.pool, where.lun)
-
-
-def limited(plan):
-    """Give the target as a driver gets it, with the limit as the plan has it now."""
-    return dataclasses.replace(plan.target, bandwidth=plan.bandwidth)
-
-
-def owner_of(export):
-    """Give the migration that an export is of, '' if it is none's."""
-    kind, _, rest = export.partition('-')
-    return rest if kind == 'migration' and facts.UUID.match(rest) else ''
-
-
-def _plan(data):
-    return facts.from_wire(vf.VolumePlan, data, 'plan')
-
-
-def _connected(data):
-    """Read a plan that must say how the source is reached; returns it and the target's LunRef."""
-    plan = _plan(data)
-    if plan.connection is None:
-        raise exceptions.InvalidRequest('plan.connection is missing: the source has not been exported')
-    return plan, target_of(plan)

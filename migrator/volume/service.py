@@ -39,7 +39,8 @@ class VolumeService(agent.AgentService):
     def make_manager(self):
         """Make the endpoint. Before anybody asks: of copies that ended with the last process, the journal learns how far they came."""
         concurrency.run_native(self.copying.recall, self._journal)
-        return VolumeManager(self.backends, self.copying, self.operations, self._journal, self.host, self.process_id)
+        return VolumeManager(self.backends, self.copying, self.operations, self._journal, self.host, self.process_id,
+                             self._settings.tls_credentials)
 
     def make_heartbeat(self, up):
         """Make the heartbeat."""

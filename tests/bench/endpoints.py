@@ -61,8 +61,8 @@ class Endpoints(fixtures.Fixture):
 
     def _driver(self, array):
         driver = QsdDriver(types.SimpleNamespace(
-            pools=array.pools, qmp_socket=str(array.socket), array_timeout=10.0, array_patience=30.0, format='raw', tls_credentials='',
-            listen_address=array.address, listen_port=array.port), 'host', array.name)
+            pools=array.pools, qmp_socket=str(array.socket), array_timeout=10.0, array_patience=30.0, format='raw', take_over='async',
+            tls_credentials='', listen_address=array.address, listen_port=array.port), 'host', array.name)
         driver.start()
         self.addCleanup(driver.stop)
         return driver

@@ -22,7 +22,7 @@ class LabVolumes:
             self._array.setUp()
             conf = types.SimpleNamespace(
                 pools=self._array.pools, qmp_socket=str(self._array.socket), array_timeout=10.0, array_patience=30.0, format='raw',
-                tls_credentials='', listen_address=self._array.address, listen_port=self._array.port)
+                take_over='async', tls_credentials='', listen_address=self._array.address, listen_port=self._array.port)
             self._driver = QsdDriver(conf, 'svc', 'array')
             self._driver.start()
         name = f'volume-{uuid.uuid4()}'

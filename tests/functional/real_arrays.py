@@ -91,21 +91,32 @@ class RealArraysCase(base.TestCase):
 
     timeout = 300
     form = 'raw'
+    #: What the daemons' configuration has besides, {section: {option: value}}.
+    options_of_daemons = {}
 
     def setUp(self):
         super().setUp()
         urls = self.useFixture(services.Broker()).url, self.useFixture(services.Database('mysql')).url
         self.arrays = {name: self.useFixture(Array(name, ('fast', 'slow'))) for name in 'abc'}
         self.prepare()
-        made = {name: {'driver': 'qsd', 'pools': ','.join(f'{pool}:{path}' for pool, path in array.pools.items()), 'format': self.form,
-                       'qmp_socket': array.socket, 'listen_address': array.address, 'listen_port': array.port}
-                for name, array in self.arrays.items()}
         self.cluster = self.useFixture(Cluster(*urls, hosts=('one',), arrays={
-            'east': {'a': made['a'], 'c': made['c']}, 'west': {'b': made['b']}}))
+            'east': {name: self.backend(name) for name in 'ac'}, 'west': {'b': self.backend('b'), **self.others()}},
+            options=self.options_of_daemons))
         self.api = self.cluster.api
+
+    def backend(self, name, **options):
+        """Describe an array as a backend."""
+        array = self.arrays[name]
+        return {'driver': 'qsd', 'pools': ','.join(f'{pool}:{path}' for pool, path in array.pools.items()), 'format': self.form,
+                'qmp_socket': array.socket, 'tls_credentials': array.keys or '', 'listen_address': array.address,
+                'listen_port': array.port, **options}
 
     def prepare(self):
         """What a test does to the arrays before there are agents."""
+
+    def others(self):
+        """Describe further backends of the agent `west`, by name."""
+        return {}
 
     def volume(self, size, filled):
         """Make a volume at east@a with `filled` bytes of random data in front, zeros behind. Returns what is in it."""
@@ -127,6 +138,11 @@ class RealArraysCase(base.TestCase):
         ended = self.cluster.ended(self.api.volume_migrate('data', destination, options=options), timeout=120)
         self.assertEqual(status, ended['status'], ended)
         return ended
+
+    def way(self):
+        """How the volume was moved last, and why so."""
+        shown = self.api.volume_show('data')['migration']
+        return shown['way'], shown['why']
 
     def steps(self, migration):
         """The operations that it went through."""

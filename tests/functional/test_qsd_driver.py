@@ -10,6 +10,7 @@ from unittest import mock
 
 from migrator import exceptions
 from migrator.rpc import volume_facts as facts
+from migrator.states import LunState
 from migrator.volume import reach
 from migrator.volume.array import Array as ArraySide
 from migrator.volume.drivers.qsd.driver import QsdDriver
@@ -23,11 +24,13 @@ from tests.lab.array import Array
 
 
 class QsdHarness(NbdClients, volume_driver.VolumeHarness):
-    """Two storage daemons; clients are qemu-io, nbdcopy and nbdinfo. keys: folder of certificates; those named in `tls` want TLS."""
+    """Two storage daemons; clients are qemu-io, nbdcopy and nbdinfo. keys: folder of certificates; those named in `tls` want TLS.
+    take_over: the option."""
 
-    def __init__(self, use_fixture, form, keys=None, tls='ab'):
+    def __init__(self, use_fixture, form, keys=None, tls='ab', take_over='async'):
         self.form = form
         self.keys = keys
+        self.take_over = take_over
         self.arrays = {name: use_fixture(Array(name, keys=keys if name in tls else None)) for name in 'ab'}
         self.a, self.b = (self.driver(name) for name in 'ab')
 
@@ -36,7 +39,7 @@ class QsdHarness(NbdClients, volume_driver.VolumeHarness):
         array = self.arrays[name]
         conf = types.SimpleNamespace(
             pools=array.pools, qmp_socket=str(array.socket), array_timeout=10.0, array_patience=30.0, format=self.form,
-            tls_credentials=str(array.keys or ''), listen_address=array.address, listen_port=array.port)
+            take_over=self.take_over, tls_credentials=str(array.keys or ''), listen_address=array.address, listen_port=array.port)
         driver = QsdDriver(conf, 'host', name)
         driver.start()
         return driver
@@ -145,6 +148,42 @@ class TakeoverTest(volume_driver.TakeoverContract, base.TestCase):
         self.put(connection, 8 * MIB, MIB, 0xab)
         self.b.complete_migration_target(self.target)
         self.assert_whole(connection)
+
+
+class TakeOverOptionTest(base.TestCase):
+    """How an array takes volumes over, if it is not to do it while they are in use."""
+
+    timeout = 120
+
+    def arrange(self, take_over):
+        """Make two arrays and a LUN with data at a, and ask b to take it over. Returns b's answer."""
+        self.harness = QsdHarness(self.useFixture, 'qcow2', take_over=take_over)
+        self.a, self.b = self.harness.a, self.harness.b
+        self.a.create('fast', 'vol', SIZE, str(uuid.uuid4()))
+        self.source = self.a.export('fast', 'vol', 'vol-export', True)
+        self.harness.write(self.source, MIB, MIB, 0x5a)
+        self.target = facts.Target(str(uuid.uuid4()), str(uuid.uuid4()), 'host', 'b', 'fast', 'vol-new', SIZE)
+        return self.ask()
+
+    def ask(self):
+        return self.b.migrate_volume_target(self.a.show('fast', 'vol'), self.source, self.target)
+
+    def test_at_once(self):
+        """Given an array that takes over at once, then it has all when it returns, needs nothing of the source, and says so again."""
+        self.assertEqual((True, False, {'locator': {'lun': 'vol-new', 'format': 'qcow2'}}), self.arrange('sync'))
+        self.assertIn('take_over', self.b.capabilities)
+        self.a.unexport('fast', 'vol', 'vol-export')            # refused while anybody is connected
+        shown = self.b.show('fast', 'vol-new')
+        self.assertEqual((LunState.READY, ''), (shown.state, shown.mirror))
+        self.assertEqual((True, False), self.ask()[:2])
+        self.harness.restart_array(self.b)
+        self.b.pools()
+        data = self.harness.read(self.b.export('fast', 'vol-new', 'new-export', False))
+        self.assertTrue(data == bytes(MIB) + b'\x5a' * MIB + bytes(SIZE - 2 * MIB))
+
+    def test_not_at_all(self):
+        self.assertEqual((False, False, {}), self.arrange('no'))
+        self.assertEqual((set(), ('thin',)), (self.harness.left(self.b), self.b.capabilities))
 
 
 class SilentSourceTest(base.TestCase):

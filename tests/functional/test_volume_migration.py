@@ -1,11 +1,23 @@
 """Volumes moved between real arrays by real daemons, with a client that reads and writes them; each way that real drivers offer."""
+import os
+import pathlib
+import signal
 import subprocess
 import threading
 
 from migrator import exceptions
 from migrator.conductor.db import tables
 from migrator.states import Status
+from tests.functional.keys import make_keys
+from tests.functional.nbd_clients import storage_daemons
 from tests.functional.real_arrays import MIB, Client, RealArraysCase
+from tests.lab.array import Array
+from tests.service_keeper import free_port
+
+#: The steps of asking both drivers, and of a copy.
+ASKED = ('migrate_volume', 'export_volume', 'migrate_volume_target')
+COPIED = ('create_target_volume', 'copy_volume', 'verify_volume')
+DECLINES = 'the source array does not move it by itself'
 
 
 class RealArraysTest(RealArraysCase):
@@ -41,8 +53,7 @@ class RealArraysTest(RealArraysCase):
         """Given a sparse volume, when a copy is forced, then no driver is asked, and what was not written stays unallocated."""
         data = self.volume(256 * MIB, 32 * MIB)
         ended = self.migrate('west@b', force_host_copy=True, verification='full')
-        self.assertEqual(['export_volume', 'create_target_volume', 'copy_volume', 'verify_volume', 'delete_source_volume'],
-                         self.steps(ended))
+        self.assertEqual(['export_volume', *COPIED, 'delete_source_volume'], self.steps(ended))
         self.assertLess(self.file().stat().st_blocks * 512, 48 * MIB)
         self.assert_is(data, 'west@b')
 
@@ -109,3 +120,82 @@ class SnapshotsTest(RealArraysCase):
         self.migrate('west@b#fast')
         self.assertEqual((False, True), (source.exists(), self.file().exists()))
         self.assertIn(self.file().name, self.arrays['b'].files())
+
+
+class OtherWaysTest(RealArraysCase):
+    """The agent `west` has two more arrays: `d` takes volumes over at once, and `plain`, of the driver `file`, not at all."""
+
+    def prepare(self):
+        self.arrays['d'] = self.useFixture(Array('d'))
+        self.plain = self.temp_dir / 'plain'
+        self.plain.mkdir()
+        self.addCleanup(self.end_servers)
+
+    def others(self):
+        return {'d': self.backend('d', take_over='sync'),
+                'plain': {'driver': 'file', 'pools': f'fast:{self.plain}', 'run_directory': self.temp_dir / 'run',
+                          'first_port': free_port('127.0.0.1'), 'last_port': 65535}}
+
+    def servers(self):
+        """The storage daemons that the driver `file` has started and which still run."""
+        return storage_daemons(self.temp_dir / 'run')
+
+    def end_servers(self):
+        """Leave none of them behind."""
+        for process in self.servers():
+            os.kill(process, signal.SIGKILL)
+
+    def test_an_array_that_takes_over_at_once(self):
+        """Given a target that returns only with all the data, then nobody gets the volume until then, though the limit may be changed; it
+        has arrived with that answer: nothing is completed, and nothing copied."""
+        data = self.volume(64 * MIB, 64 * MIB)
+        guest = self.cluster.create('one')
+        moving = self.api.volume_migrate('data', 'west@d', options={'bandwidth': 2 * MIB})
+        self.cluster.wait_for(lambda: self.allocated('d') >= 4 * MIB, 'some of the data')
+        self.assertRaises(exceptions.ResourceLocked, self.api.volume_attach, 'data', guest)
+        self.api.set_bandwidth(moving['id'], 0)
+        ended = self.cluster.ended(moving, timeout=120)
+        self.assertEqual(Status.COMPLETED, ended['status'], ended)
+        self.assertEqual([*ASKED, 'delete_source_volume'], self.steps(ended))
+        self.assertEqual(('target driver', DECLINES), self.way())
+        self.assert_is(data, 'west@d')
+
+    def allocated(self, array):
+        """How many bytes of data an array has in LUNs."""
+        return sum(path.stat().st_blocks * 512 for path in pathlib.Path(self.arrays[array].pools['fast']).glob('*.raw'))
+
+    def test_an_array_without_features_and_back(self):
+        """Given an array that can only keep data, when a volume is to go there, then both drivers are asked, decline, and it is copied;
+        when it is to leave again, then the other array takes it over from the export of a file."""
+        data = self.volume(64 * MIB, 32 * MIB)
+        ended = self.migrate('west@plain')
+        self.assertEqual([*ASKED, *COPIED, 'delete_source_volume'], self.steps(ended))
+        self.assertEqual(('host copy', f'{DECLINES}, and the target array does not take it over'), self.way())
+        lun = self.plain / f'{self.api.volume_show("data")["lun"]}.raw'
+        self.assertTrue(lun.read_bytes() == data, 'the data differs')
+        self.assertLessEqual(lun.stat().st_blocks * 512, 40 * MIB)
+        self.assertEqual([set()] * 4, [array.files() for array in self.arrays.values()])
+        self.cluster.wait_for(lambda: not self.servers(), 'the end of all exports')
+        self.assertIn('complete_migration_target', self.steps(self.migrate('east@c')))
+        self.assertFalse(list(self.plain.glob('*.raw')))
+        self.cluster.wait_for(lambda: not self.servers(), 'the end of all exports')
+        self.assert_is(data, 'east@c')
+
+
+class MixedTlsTest(RealArraysCase):
+    """The array `a` wants TLS, the others do not; the agents have certificates, their other backends none."""
+
+    def prepare(self):
+        keys = make_keys(self.temp_dir / 'keys')
+        self.arrays['a'] = self.useFixture(Array('a', ('fast', 'slow'), keys=keys))
+        self.options_of_daemons = {'volume': {'tls_credentials': keys}}
+
+    def test_there_and_back(self):
+        """Given a target that has no certificates to take over with, then it declines, and its agent copies with its own; on the way back
+        the array that wants TLS takes over from one that knows of none."""
+        data = self.volume(32 * MIB, 32 * MIB)
+        ended = self.migrate('west@b')
+        self.assertEqual([*ASKED, *COPIED, 'delete_source_volume'], self.steps(ended))
+        self.assert_is(data, 'west@b')
+        self.assertIn('complete_migration_target', self.steps(self.migrate('east@a#fast')))
+        self.assert_is(data, 'east@a')

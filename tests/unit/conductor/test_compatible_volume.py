@@ -66,6 +66,15 @@ class ReasonsTest(base.TestCase):
     def test_all_reasons_at_once(self):
         self.assertEqual(3, len(self.against(**lun(snapshots=1), **target(occupied='x'), new_type='silk')))
 
+    def test_a_source_that_wants_tls(self):
+        """Given exports that want TLS, then the target must have certificates; whether it has is not known of one that does not answer."""
+        source = dataclasses.replace(SOURCE, tls=True)
+        said, = self.against(source=source)
+        self.assertIn('the exports of one@a#fast want TLS, and the agent of two@b has no tls_credentials', said)
+        self.assertEqual((), self.against(source=source, **target(tls=True)))
+        self.assertEqual((), self.against(**target(tls=True)))
+        self.assertEqual(1, len(self.against(source=source, **target(offline='fire'))))
+
     def test_one_pool_of_one_array_by_two_names(self):
         """Given two agents that serve the same array, then moving within a pool is refused, and between its pools it is not."""
         same = dataclasses.replace(SOURCE, array_id='west')

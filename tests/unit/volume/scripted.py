@@ -155,8 +155,8 @@ class ManagerTestCase(testtools.TestCase):
         self.source = vf.LunRef(self.host, 'old', 'slow', 'volume-1')
         self.plan = samples.plan(source=self.source, connection=samples.CONNECTION)
 
-    def make_manager(self, process_id):
-        return VolumeManager(self.backends, self.copying, self.operations, self.journal, self.host, process_id)
+    def make_manager(self, process_id, credentials=''):
+        return VolumeManager(self.backends, self.copying, self.operations, self.journal, self.host, process_id, credentials)
 
     def ask(self, name, **arguments):
         """Call a method as the dispatcher does; gives its answer. Raises the typed error."""

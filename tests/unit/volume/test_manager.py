@@ -1,6 +1,7 @@
 """The volume agent's endpoint: what reaches the driver and the copier, in which order, and that cancellations are not lost."""
 import dataclasses
 import inspect
+import types
 
 import fixtures
 
@@ -9,6 +10,7 @@ from migrator.rpc import contract, facts
 from migrator.rpc import volume_facts as vf
 from migrator.states import LunState, OperationState
 from migrator.volume.copying import End
+from migrator.volume.plans import target_of
 from tests.unit.rpc import support
 from tests.unit.volume import samples
 from tests.unit.volume.samples import MIB
@@ -112,6 +114,24 @@ class MethodsTest(ManagerTestCase):
                          self.copying.script.calls)
         self.assertEqual(('unexport', 'fast', target.lun, self.plan.copy_export, True), self.new.script.calls[-1])
         self.assertEqual([], self.old.script.calls, 'the copy must not touch the source but through its export')
+
+    def test_a_copy_from_an_array_that_wants_tls(self):
+        """Given exports that want TLS, then they are read with the certificates of the backend that they are copied to, else with those of
+        the agent; whoever has none of both says so when it is asked. An end that wants none gets none."""
+        tls = dataclasses.replace(samples.CONNECTION, uri=samples.CONNECTION.uri.replace('nbd:', 'nbds:'), tls=True)
+        self.plan = dataclasses.replace(self.plan, connection=tls)
+        for own, common, used in (('', '', ''), ('', '/agent', '/agent'), ('/backend', '/agent', '/backend')):
+            self.manager = self.make_manager('process-1', common)
+            self.new.conf = types.SimpleNamespace(tls_credentials=own)
+            said = self.ask('check_can_migrate_volume_target', plan=facts.to_wire(self.plan))
+            self.assertEqual(bool(used), said['tls'])
+            ends = self.manager._ends(self.new, self.plan, target_of(self.plan))
+            self.assertEqual([(tls.uri, used), (f'nbd://a:1/{self.plan.copy_export}', '')], [(end.uri, end.credentials) for end in ends])
+
+    def test_a_source_says_whether_its_exports_want_tls(self):
+        for own in ('', '/backend'):
+            self.old.conf = types.SimpleNamespace(tls_credentials=own)
+            self.assertEqual(bool(own), self.ask('check_can_migrate_volume_source', plan=facts.to_wire(self.plan))['tls'])
 
     def test_nothing_is_copied_into_what_another_made(self):
         self.new.script.results['show'] = vf.Lun('fast', self.plan.target.lun, LunState.READY, 32 * MIB, owner=samples.VOLUME)

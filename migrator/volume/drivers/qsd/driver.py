@@ -21,10 +21,10 @@ class QsdDriver(LunFiles):
     """LUNs as raw or qcow2 files, exported over NBD, with take-over of other arrays' LUNs."""
 
     options = config.QSD_OPTS
-    capabilities = ('take_over', 'thin')
 
     def __init__(self, conf, host, backend):
         super().__init__(conf, host, backend)
+        self.capabilities = (*(('take_over',) if conf.take_over != 'no' else ()), 'thin')
         self._format = conf.format
         self._monitor = Monitor(conf.qmp_socket, conf.array_timeout)
         self._unserved = Unserved()
@@ -71,8 +71,9 @@ class QsdDriver(LunFiles):
 
     def migrate_volume_target(self, lun, connection, target):
         """Take over a LUN that can be written at its own array; decline anything else, and what is on this array: a daemon that connects
-        to itself waits for ever for its own answer."""
-        if not connection.writable or (connection.tls and not self.conf.tls_credentials):
+        to itself waits for ever for its own answer. With the option take_over=sync it returns once all data is here; one who dies
+        meanwhile is asked again, and goes on."""
+        if self.conf.take_over == 'no' or not connection.writable or (connection.tls and not self.conf.tls_credentials):
             return False, False, {}
         wanted = Record(target.pool, target.lun, self._format, target.size, target.migration_id,
                         mirror=Mirror(connection.uri, connection.tls, rate=target.bandwidth))
@@ -88,7 +89,10 @@ class QsdDriver(LunFiles):
                     self._remove(record)
                 raise
             self._takeover.limit(array, record, target.bandwidth)
-        return True, True, {'locator': locator(record)}
+        at_once = self.conf.take_over == 'sync'
+        if at_once:
+            self._takeover.complete(target.pool, target.lun, target.bandwidth)
+        return True, not at_once, {'locator': locator(record)}
 
     def set_mirror_rate(self, pool, lun, bytes_per_second):
         """Change the limit of the mirror, and of those that follow it after a restart of the daemon."""
