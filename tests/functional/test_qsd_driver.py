@@ -15,6 +15,7 @@ from migrator.volume import reach
 from migrator.volume.array import Array as ArraySide
 from migrator.volume.drivers.qsd.driver import QsdDriver
 from migrator.volume.qmp import ArraySilent
+from migrator.volume.records import SPARE
 from tests import base
 from tests.contract import volume_driver
 from tests.contract.volume_driver import MIB, SIZE
@@ -212,7 +213,7 @@ class SilentSourceTest(base.TestCase):
         """The take-over ends in an error; nothing is left, and the target's other exports are served."""
         with self.assertRaises(exceptions.DriverError):
             self.take_over()
-        self.assertEqual({'other.raw', 'other.lun'}, self.harness.left(self.b))
+        self.assertEqual({'other.raw', 'other.lun', SPARE}, self.harness.left(self.b))
         self.assertTrue(self.harness.serves(self.other))
 
     def test_nothing_is_begun_with_it(self):
