@@ -1,37 +1,27 @@
 """What a host says of a guest that stood still is told in the timelines of the volumes that move under that guest, and nowhere else."""
 import sqlalchemy as sa
 
-from migrator.conductor.db import catalogue, ledger, schema, tables, volumes
-from migrator.conductor.db.database import Database
-from migrator.conductor.inventory import Inventory
+from migrator.conductor.db import catalogue, ledger, tables, volumes
 from migrator.rpc import facts
 from migrator.states import GuestState
-from tests import base
+from tests.unit.conductor.test_inventory import BeatCase
 
 WEB, MAIL = '11111111-1111-4111-8111-111111111111', '22222222-2222-4222-8222-222222222222'
 STALLED, WENT_ON = 'stands still since 10:00: an I/O error of a volume', 'stood still from 10:00 to 10:01: an I/O error of a volume'
 
 
-class GuestNotesTest(base.TestCase):
+class GuestNotesTest(BeatCase):
     """Given two guests, each with a volume, and a migration of each volume: of the first it is under way, of the second it is over."""
 
     def setUp(self):
         super().setUp()
-        self.database = Database(f'sqlite:///{self.temp_dir}/m.db')
-        self.addCleanup(self.database.dispose)
-        schema.upgrade(self.database)
-        self.inventory = Inventory(self.database)
-        self.number = 0
-        self.beat()
+        self.tells()
         self.moving, self.moved = self.migrated(WEB, 'running'), self.migrated(MAIL, 'completed')
 
-    def beat(self, web='', mail='', state=GuestState.RUNNING):
+    def tells(self, web='', mail='', state=GuestState.RUNNING):
         """The host tells of both guests, and of the notes that it has."""
-        self.number += 1
-        guests = tuple(facts.Guest(uuid=uuid, name=name, state=state, memory_mib=64, vcpus=1, note=note)
-                       for uuid, name, note in ((WEB, 'web', web), (MAIL, 'mail', mail)))
-        return self.inventory.heartbeat(facts.Heartbeat(host='alpha', process_id='p-1', sequence=self.number, full=True, guests=guests,
-                                                        monotonic=float(self.number), facts=facts.Host(hypervisor_name='h')))
+        return self.beat(*(facts.Guest(uuid=uuid, name=name, state=state, memory_mib=64, vcpus=1, note=note)
+                           for uuid, name, note in ((WEB, 'web', web), (MAIL, 'mail', mail))))
 
     def migrated(self, guest, status, kind='volume_migration'):
         """Attach a volume to a guest, and have a migration of it; returns the migration's id."""
@@ -59,24 +49,24 @@ class GuestNotesTest(base.TestCase):
     def test_every_note_is_kept_and_told_once(self):
         """Given a guest that stalls and goes on, however often its host tells of it, then both stand in the timeline, once each."""
         for note in (STALLED, STALLED, WENT_ON, WENT_ON, ''):
-            self.beat(web=note)
+            self.tells(web=note)
         self.assertEqual([self.event(STALLED), self.event(WENT_ON)], self.told(self.moving))
 
     def test_what_else_changes_is_no_news(self):
-        self.beat(web=STALLED)
-        self.beat(web=STALLED, state=GuestState.PAUSED)
+        self.tells(web=STALLED)
+        self.tells(web=STALLED, state=GuestState.PAUSED)
         self.assertEqual([self.event(STALLED)], self.told(self.moving))
 
     def test_a_migration_that_is_over_and_other_work_are_told_nothing(self):
         other = self.migrated(WEB, 'running', kind='volume_attach')
-        self.beat(web=STALLED, mail=STALLED)
+        self.tells(web=STALLED, mail=STALLED)
         self.assertEqual(([], []), (self.told(self.moved), self.told(other)))
 
     def test_a_guest_that_is_worked_on_is_told_of_afterwards(self):
         """Given a guest that is locked, since the volume is just being attached, when its note is new, it is told when that is over."""
         self.database.run(lambda tx: ledger.lock(tx, catalogue.resource(WEB), self.moved))
-        self.assertEqual({'resync': True}, self.beat(web=STALLED))
+        self.assertEqual({'resync': True}, self.tells(web=STALLED))
         self.assertEqual([], self.told(self.moving))
         self.database.run(lambda tx: ledger.unlock_all(tx, self.moved))
-        self.beat(web=STALLED)
+        self.tells(web=STALLED)
         self.assertEqual([self.event(STALLED)], self.told(self.moving))
