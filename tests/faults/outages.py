@@ -11,7 +11,6 @@ import re
 import sqlite3
 import threading
 import time
-import unittest
 import uuid
 
 from migrator import exceptions
@@ -19,6 +18,7 @@ from migrator.conductor.db import tables
 from migrator.states import TERMINAL, Status
 from tests import services
 from tests.cluster import Cluster
+from tests.faults.class_fixtures import ClassFixtures
 
 SOURCE, DESTINATION = 'one', 'two'
 FULL = os.environ.get('MIGRATOR_TEST_FULL') == '1'
@@ -127,7 +127,7 @@ def begun(cluster, host, migration_id, method):
     return any(op_id.startswith(f'{migration_id}/{method}/') for op_id, *_ in journal(cluster, host))
 
 
-class OutageCase(unittest.TestCase):
+class OutageCase(ClassFixtures):
     """A cloud of two hosts and two conductors serves all cases of a class, on a broker and a database that are theirs alone."""
 
     database = 'mysql'
@@ -141,20 +141,15 @@ class OutageCase(unittest.TestCase):
 
     @classmethod
     def setUpClass(cls):
-        def use(fixture):
-            fixture.setUp()
-            cls.addClassCleanup(fixture.cleanUp)
-            return fixture
-
         def serve(kind):
             server = services.Server(kind)
             cls.addClassCleanup(server.stop)
             return server
         cls.broker = serve('rabbitmq') if cls.own_broker else None
         cls.server = serve(services.DATABASES[cls.database][0]) if cls.own_database else None
-        cls.admin_url = use(services.Database(cls.database, cls.server)).url
-        urls = [cls.broker.url() if cls.broker else use(services.Broker()).url, cls.account(cls.admin_url)]
-        cls.cluster = use(Cluster(*urls, hosts=(SOURCE, DESTINATION), conductors=cls.conductors, arm=True, options=cls.options))
+        cls.admin_url = cls.use(services.Database(cls.database, cls.server)).url
+        urls = [cls.broker.url() if cls.broker else cls.use(services.Broker()).url, cls.account(cls.admin_url)]
+        cls.cluster = cls.use(Cluster(*urls, hosts=(SOURCE, DESTINATION), conductors=cls.conductors, arm=True, options=cls.options))
 
     @classmethod
     def account(cls, url):

@@ -10,7 +10,6 @@ import signal
 import sqlite3
 import threading
 import time
-import unittest
 import uuid
 
 from migrator import exceptions
@@ -19,6 +18,7 @@ from migrator.states import TERMINAL, Status
 from tests import services
 from tests.cluster import Cluster
 from tests.faults import matrix
+from tests.faults.class_fixtures import ClassFixtures
 from tests.faults.matrix import FAILS, SUCCEEDS
 from tests.faults.outages import FULL
 from tests.lab.processes import wait_until
@@ -32,7 +32,7 @@ STOP_SECONDS = 15
 CALLERS = 4
 
 
-class GracefulCase(unittest.TestCase):
+class GracefulCase(ClassFixtures):
     """One cloud serves all cases of a class."""
 
     hosts, conductors, arm, options = (SOURCE, DESTINATION), 2, True, {}
@@ -40,13 +40,9 @@ class GracefulCase(unittest.TestCase):
 
     @classmethod
     def setUpClass(cls):
-        def use(fixture):
-            fixture.setUp()
-            cls.addClassCleanup(fixture.cleanUp)
-            return fixture
-        urls = [use(services.Broker()).url, use(services.Database(cls.database)).url]
+        urls = [cls.use(services.Broker()).url, cls.use(services.Database(cls.database)).url]
         options = {'DEFAULT': {'graceful_stop_timeout': STOP_SECONDS}} | cls.options
-        cls.cluster = use(Cluster(*urls, hosts=cls.hosts, conductors=cls.conductors, arm=cls.arm, options=options))
+        cls.cluster = cls.use(Cluster(*urls, hosts=cls.hosts, conductors=cls.conductors, arm=cls.arm, options=options))
 
     def setUp(self):
         self.cluster.kill_file.unlink(missing_ok=True)

@@ -18,7 +18,6 @@ import signal
 import sys
 import threading
 import time
-import unittest
 import uuid
 
 from migrator import exceptions
@@ -29,6 +28,7 @@ from migrator.volume.records import Records
 from tests import services
 from tests.cluster import Cluster
 from tests.faults import volume_matrix
+from tests.faults.class_fixtures import ClassFixtures
 from tests.faults.matrix import name_of
 from tests.functional.real_arrays import MIB, Client
 from tests.lab.array import Array
@@ -103,23 +103,19 @@ class User:
         return data
 
 
-class RealKillCases(unittest.TestCase):
+class RealKillCases(ClassFixtures):
     """One cloud serves all cases of a class: an agent with the array `a`, one with `b`, and a guest on a simulated hypervisor."""
 
     rate = RATE
 
     @classmethod
     def setUpClass(cls):
-        def use(fixture):
-            fixture.setUp()
-            cls.addClassCleanup(fixture.cleanUp)
-            return fixture
-        urls = [use(services.Broker()).url, use(services.Database('mysql')).url]
-        cls.arrays = {name: use(Array(name)) for name in 'ab'}
+        urls = [cls.use(services.Broker()).url, cls.use(services.Database('mysql')).url]
+        cls.arrays = {name: cls.use(Array(name)) for name in 'ab'}
         made = {name: {'driver': 'qsd', 'pools': f'fast:{array.pools["fast"]}', 'format': 'raw', 'qmp_socket': array.socket,
                        'listen_address': array.address, 'listen_port': array.port, 'array_timeout': 5, 'array_patience': 15}
                 for name, array in cls.arrays.items()}
-        cls.cluster = use(Cluster(*urls, hosts=('one',), arm=True, arrays={SOURCE: {'a': made['a']}, TARGET: {'b': made['b']}}))
+        cls.cluster = cls.use(Cluster(*urls, hosts=('one',), arm=True, arrays={SOURCE: {'a': made['a']}, TARGET: {'b': made['b']}}))
         cls.guest = cls.cluster.create('one')
         sys.stderr.write(f'{cls.__name__}: {"all cases" if FULL else f"sample of MIGRATOR_TEST_SEED={SEED}"}\n')
 

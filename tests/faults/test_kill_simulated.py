@@ -6,31 +6,27 @@ the migration ends, then the guest runs once, at the host that the database name
 """
 import contextlib
 import threading
-import unittest
 
 from migrator import exceptions
 from migrator.states import Status
 from tests import services
 from tests.cluster import Cluster
 from tests.faults import matrix
+from tests.faults.class_fixtures import ClassFixtures
 from tests.faults.matrix import FAILS
 
 SOURCE, DESTINATION = 'one', 'two'
 
 
-class KillCases(unittest.TestCase):
+class KillCases(ClassFixtures):
     """One cloud serves all cases of a class; a case that leaves a daemon dead gets it started again by the next one."""
 
     database = 'mysql'
 
     @classmethod
     def setUpClass(cls):
-        def use(fixture):
-            fixture.setUp()
-            cls.addClassCleanup(fixture.cleanUp)
-            return fixture
-        urls = [use(services.Broker()).url, use(services.Database(cls.database)).url]
-        cls.cluster = use(Cluster(*urls, hosts=(SOURCE, DESTINATION), arm=True))
+        urls = [cls.use(services.Broker()).url, cls.use(services.Database(cls.database)).url]
+        cls.cluster = cls.use(Cluster(*urls, hosts=(SOURCE, DESTINATION), arm=True))
 
     def setUp(self):
         self.cluster.kill_file.unlink(missing_ok=True)

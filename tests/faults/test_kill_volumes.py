@@ -13,7 +13,6 @@ import os
 import random
 import sys
 import threading
-import unittest
 import uuid
 
 from migrator import exceptions
@@ -22,6 +21,7 @@ from migrator.states import Status
 from tests import services
 from tests.cluster import Cluster
 from tests.faults import volume_matrix
+from tests.faults.class_fixtures import ClassFixtures
 from tests.faults.matrix import name_of
 
 SEED = os.environ.get('MIGRATOR_TEST_SEED') or datetime.datetime.now(datetime.UTC).date().isoformat()
@@ -43,19 +43,15 @@ def sample(cases):
     return cases if FULL else random.Random(SEED).sample(cases, min(SAMPLE, len(cases)))
 
 
-class VolumeKillCases(unittest.TestCase):
+class VolumeKillCases(ClassFixtures):
     """One cloud serves all cases of a class; a case that leaves a daemon dead gets it started again by the next one."""
 
     database = 'mysql'
 
     @classmethod
     def setUpClass(cls):
-        def use(fixture):
-            fixture.setUp()
-            cls.addClassCleanup(fixture.cleanUp)
-            return fixture
-        urls = [use(services.Broker()).url, use(services.Database(cls.database)).url]
-        cls.cluster = use(Cluster(*urls, hosts=(), arm=True, arrays=ARRAYS))
+        urls = [cls.use(services.Broker()).url, cls.use(services.Database(cls.database)).url]
+        cls.cluster = cls.use(Cluster(*urls, hosts=(), arm=True, arrays=ARRAYS))
         sys.stderr.write(f'{cls.__name__}: {"all cases" if FULL else f"sample of MIGRATOR_TEST_SEED={SEED}"}\n')
 
     def setUp(self):

@@ -1,29 +1,25 @@
 """Daemons of two versions side by side: real processes, a real broker and database. `newer` is the next minor version."""
 import contextlib
-import unittest
 
 from migrator import exceptions
 from migrator.states import Status
 from tests import services
 from tests.cluster import Cluster
+from tests.faults.class_fixtures import ClassFixtures
 from tests.faults.newer import HINT, NEXT, NOW
 
 NEW, OLD = 'one', 'two'
 
 
-class TestSideBySide(unittest.TestCase):
+class TestSideBySide(ClassFixtures):
     """A newer conductor with an agent of its own version and one of the old."""
 
     options = {'fake': {'migration_seconds': 3}}
 
     @classmethod
     def setUpClass(cls):
-        def use(fixture):
-            fixture.setUp()
-            cls.addClassCleanup(fixture.cleanUp)
-            return fixture
-        urls = [use(services.Broker()).url, use(services.Database('mysql')).url]
-        cls.cluster = use(Cluster(*urls, hosts=(NEW, OLD), options=cls.options))
+        urls = [cls.use(services.Broker()).url, cls.use(services.Database('mysql')).url]
+        cls.cluster = cls.use(Cluster(*urls, hosts=(NEW, OLD), options=cls.options))
         for name in (NEW, 'conductor-0'):
             cls.upgrade(name)
 
