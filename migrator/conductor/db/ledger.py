@@ -243,7 +243,8 @@ def queued(tx, hosts, limit, kind=AgentKind.COMPUTE):
 
 def not_live(tx, migrations):
     """Name those of the migrations that have ended, and those that there are not: (ended, unknown). One statement."""
-    found = dict(tx.execute(sa.select(migration.c.id, migration.c.status).where(migration.c.id.in_(migrations))).tuples().all())
+    rows = tx.execute(sa.select(migration.c.id, migration.c.status).where(migration.c.id.in_(migrations)))
+    found = {row.id: row.status for row in rows}
     return sorted(known for known, status in found.items() if status in TERMINAL_WORDS), sorted(set(migrations) - set(found))
 
 
