@@ -21,6 +21,14 @@ class LinksTest(testtools.TestCase):
         super().setUp()
         self.table, self.killed, self.may_kill, self.refused = [], [], True, None
         self.useFixture(fixtures.MonkeyPatch('migrator.programs.run', self.run_ss))
+        self.useFixture(fixtures.MonkeyPatch('migrator.concurrency.native_addresses', self.resolve))
+
+    @staticmethod
+    def resolve(name):
+        """What the system says of a name."""
+        if name not in (BETA, 'beta.lab'):
+            raise OSError(f'{name}: Name or service not known')
+        return {BETA}
 
     def run_ss(self, command, timeout):
         """What ss does with the table."""
@@ -100,6 +108,15 @@ class LinksTest(testtools.TestCase):
         said = '\n'.join(line(number, remote=remote) for number, remote in enumerate(remotes))
         self.assertEqual(remotes, {link.remote for link in links.parse(said, {'fd00::2', BETA, 'fe80::1'})})
 
-    def test_a_transport_without_a_connection_of_libvirtds_own_has_none(self):
-        for uri in (f'qemu+ssh://{BETA}/system', 'qemu:///system', 'qemu+tcp://no.such.host.invalid/system', 'qemu+tcp://beta:x/system'):
-            self.assertFalse(links.Links(uri).wanted, uri)
+    def test_of_which_uris_libvirtd_has_a_connection_of_its_own(self):
+        for uri, expected in ((f'qemu+tcp://{BETA}/system', True), ('qemu+tcp://beta.lab/system', True),
+                              (f'qemu+ssh://{BETA}/system', False), ('qemu:///system', False), ('qemu+tcp://nowhere/system', False),
+                              ('qemu+tcp://beta.lab:x/system', False)):
+            self.assertEqual(expected, links.Links(uri).wanted, uri)
+
+    def test_the_port_of_a_uri_and_of_its_transport(self):
+        for uri, expected in (('qemu+tcp://beta.lab:7000/system', 7000), ('qemu+tls://beta.lab/system', 16514),
+                              ('qemu://beta.lab/system', 16514)):
+            with fixtures.MonkeyPatch('migrator.programs.run', lambda command, _seconds: self.killed.append(command[-1]) or ''):
+                links.Links(uri)
+            self.assertEqual(f':{expected}', self.killed[-1])
