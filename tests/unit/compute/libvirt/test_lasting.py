@@ -1,6 +1,5 @@
 """libvirt's call of a migration that does not return although the guest has ended: a scripted guest, and links that are cut or not."""
 import pathlib
-import threading
 import time
 from unittest import mock
 
@@ -8,7 +7,7 @@ import fixtures
 import libvirt
 import testtools
 
-from migrator import exceptions
+from migrator import concurrency, exceptions
 from migrator.compute.drivers.libvirt import connection, folders, guests, lasting, migration, observe, storage
 from tests.unit.compute.libvirt.test_hold import MIGRATION, PLAN, RUNNING, UUID, XML
 
@@ -41,7 +40,7 @@ class Domain:
     """A guest whose migration returns when it is let; `then` is called within it."""
 
     def __init__(self, then):
-        self.then, self.active, self.returns = then, True, threading.Event()
+        self.then, self.active, self.returns = then, True, concurrency.native_event()
         self.fails, self.suspended = True, False
 
     def migrateToURI3(self, *_):
@@ -113,11 +112,12 @@ class LastingTest(testtools.TestCase):
         while not condition():
             if time.monotonic() > ends:
                 raise AssertionError('it did not come to that')
-            time.sleep(0.01)
+            concurrency.native_sleep(0.01)
 
     def migrate(self):
         """Run the migration as the driver does."""
-        return self.call.run(self.migration.migrate, self.connection, PLAN, {'migration_id': MIGRATION}, self.call)
+        return concurrency.run_native(self.call.run, self.migration.migrate, self.connection, PLAN,
+                                      {'migration_id': MIGRATION}, self.call)
 
     def failed(self):
         """Run the migration, which fails; give the error's words."""
@@ -151,7 +151,7 @@ class LastingTest(testtools.TestCase):
         self.assertNotIn('nobody waited for', self.log.output)
 
     def test_one_that_was_left_behind_is_woken_as_soon_as_that_can_be_done(self):
-        known = threading.Event()
+        known = concurrency.native_event()
 
         def wake():
             if known.is_set():
@@ -163,6 +163,7 @@ class LastingTest(testtools.TestCase):
         self.until(lambda: 'nobody waited for' in self.log.output)
 
     def test_a_call_that_ends_soon_after_the_guest_is_not_disturbed(self):
+        self.useFixture(fixtures.MonkeyPatch('migrator.compute.drivers.libvirt.lasting.GRACE_SECONDS', PATIENCE))
         self.links = Links(lambda: self.fail('nothing hangs'))
 
         def soon():
@@ -187,7 +188,7 @@ class LastingTest(testtools.TestCase):
         """libvirt says that it stopped here when it has arrived; the call may take its time after that."""
         def leave():
             self.tell(libvirt.VIR_DOMAIN_EVENT_STOPPED, libvirt.VIR_DOMAIN_EVENT_STOPPED_MIGRATED)
-            time.sleep(0.6)
+            concurrency.native_sleep(0.6)
             self.domain.fails = False
             self.domain.returns.set()
         self.domain.then = leave
@@ -231,7 +232,7 @@ class ApartTest(testtools.TestCase):
         self.useFixture(fixtures.MonkeyPatch('migrator.compute.drivers.libvirt.lasting.GRACE_SECONDS', 0.1))
         self.useFixture(fixtures.MonkeyPatch('migrator.compute.drivers.libvirt.lasting._LOOK_SECONDS', 0.02))
         self.useFixture(fixtures.MonkeyPatch('migrator.compute.drivers.libvirt.connection._start_event_loop', lambda: None))
-        log, opened, returns = self.useFixture(fixtures.FakeLogger()), [], threading.Event()
+        log, opened, returns = self.useFixture(fixtures.FakeLogger()), [], concurrency.native_event()
         self.useFixture(fixtures.MonkeyPatch('libvirt.open', lambda uri: opened.append(mock.Mock()) or opened[-1]))
         self.addCleanup(returns.set)
         shared = connection.Connection('qemu:///system')
@@ -241,7 +242,7 @@ class ApartTest(testtools.TestCase):
         def hang(_connection):
             call.happened(libvirt.VIR_DOMAIN_EVENT_STOPPED, libvirt.VIR_DOMAIN_EVENT_STOPPED_SHUTDOWN)
             returns.wait(PATIENCE)
-        self.assertRaises(exceptions.DriverError, call.run, shared.run_apart, hang)
+        self.assertRaises(exceptions.DriverError, concurrency.run_native, call.run, shared.run_apart, hang)
         self.assertFalse(opened[-1].close.called)
         returns.set()
         LastingTest.until(lambda: 'nobody waited for' in log.output)
