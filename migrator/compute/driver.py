@@ -80,7 +80,7 @@ class ComputeDriver(abc.ABC):
 
     @abc.abstractmethod
     def live_migration(self, plan: facts.Plan, prepared: dict) -> dict:
-        """Run the hypervisor's migration from this host; returns when its call has returned.
+        """Run the hypervisor's migration from this host; returns when its call has returned, or never will because the guest has ended.
 
         Returns statistics of the finished job: `downtime_ms`, `elapsed_ms`, `memory_processed`, `disk_processed`, `iteration`.
         Raises MigrationAborted after an abort and DriverError with the hypervisor's words; neither says where the guest is.

@@ -1,13 +1,13 @@
 """The libvirt driver: the contract's methods, each handed to the part that does it, over one connection.
 
-Methods run in native threads, several at once. Nothing below logs: under eventlet a log handler's lock is green, and a native
-thread that waits for one hangs. What there is to say is in results and errors.
+Methods run in native threads, several at once. What there is to say is in results and errors; only what comes after them is logged
+(`lasting`).
 """
 import contextlib
 
 from migrator import exceptions
 from migrator.compute import driver
-from migrator.compute.drivers.libvirt import connection, folders, guests, migration, observe, stalls, storage, volumes
+from migrator.compute.drivers.libvirt import connection, folders, guests, lasting, migration, observe, stalls, storage, volumes
 from migrator.rpc import facts, traces, volume_facts
 
 
@@ -73,8 +73,13 @@ class LibvirtDriver(driver.ComputeDriver):
 
     def live_migration(self, plan: facts.Plan, prepared: dict) -> dict:
         """See ComputeDriver.live_migration. The job goes on in libvirtd when this process ends; the call is never repeated."""
+        call = lasting.LastingCall(self.host, plan.connection_uri, lambda: self._copies(plan.instance_uuid))
         with _words():
-            return self._connection.run_apart(self._migration.migrate, plan, prepared)
+            return call.run(self._connection.run_apart, self._migration.migrate, plan, prepared, call)
+
+    def _copies(self, instance_uuid):
+        job = self.progress(instance_uuid)
+        return bool(job.memory_total or job.disk_total)
 
     def abort_live_migration(self, instance_uuid: str) -> bool:
         """See ComputeDriver.abort_live_migration."""

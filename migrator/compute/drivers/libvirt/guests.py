@@ -7,7 +7,7 @@ import libvirt
 
 from migrator import exceptions
 from migrator.compute import boot_files
-from migrator.compute.drivers.libvirt import capabilities, disk_format, domain_xml, domains, husks
+from migrator.compute.drivers.libvirt import capabilities, disk_format, domain_xml, domains, husks, lasting
 from migrator.compute.drivers.libvirt.markers import CREATED
 from migrator.compute.drivers.libvirt.storage import check_uuid
 from migrator.states import GuestState, PauseReason
@@ -116,7 +116,8 @@ class Guests:
             raise exceptions.PreconditionFailed('the guest is being received by a migration')
         if not domain.isActive():
             try:
-                domain.create()
+                with lasting.in_words(domain, self._storage.host):
+                    domain.create()
             except libvirt.libvirtError:
                 if not domain.isActive():  # else someone was faster
                     raise
@@ -160,6 +161,7 @@ class Guests:
         directories = self._folders.created(uuid)
         self._storage.check_unused([file for d in directories for file in self._storage.own_files(d)])
         if domain is not None:
-            domains.undefine(domain)
+            with lasting.in_words(domain, self._storage.host):
+                domains.undefine(domain)
         stays = [self._folders.empty(d, CREATED) for d in directories]
         return {'left': [*(words for words in stays if words), *(self._folders.of_others(uuid) if domain is not None else ())]}

@@ -58,8 +58,8 @@ class Migration:
 
     # --- source, the job ---
 
-    def migrate(self, connection, plan, prepared):
-        """See ComputeDriver.live_migration. Must not be repeated."""
+    def migrate(self, connection, plan, prepared, lasting):
+        """See ComputeDriver.live_migration. Must not be repeated. lasting: the LastingCall in which this runs."""
         if prepared.get('migration_id') != plan.migration_id:
             raise exceptions.DriverError('the destination was not prepared for this migration')
         domain = domains.get(connection, check_uuid(plan.instance_uuid))
@@ -70,15 +70,16 @@ class Migration:
         parameters, flags = call(plan, *(domain.XMLDesc(flags | libvirt.VIR_DOMAIN_XML_SECURE) for flags in (
             libvirt.VIR_DOMAIN_XML_MIGRATABLE, libvirt.VIR_DOMAIN_XML_MIGRATABLE | libvirt.VIR_DOMAIN_XML_INACTIVE)))
         self._folders.forget_held(plan.instance_uuid)  # of an earlier migration, after which someone else resumed the guest
-        listener = _Listener(connection, domain)
+        listener = _Listener(connection, domain, lasting)
         try:
+            lasting.begins()
             domain.migrateToURI3(plan.connection_uri, parameters, flags)
             return listener.figures()
         except libvirt.libvirtError as error:
             if has_code(error, libvirt.VIR_ERR_OPERATION_ABORTED):
                 # The stream was cut before its end, so the destination never ran the guest, whether or not it was paused here.
                 raise exceptions.MigrationAborted(f'the job was aborted: {error.get_error_message()}') from error
-            if listener.handed_over and self._hold(domain, plan):
+            if lasting.handed_over and not lasting.left_behind and self._hold(domain, plan):
                 raise in_words(error, 'the migration failed after the hand-over, and the guest is held until it is clear where it may run'
                                ) from error
             raise in_words(error, 'the migration failed') from error
@@ -233,11 +234,11 @@ class Migration:
 
 class _Listener:
     """Catches the statistics that libvirt sends out as a job completes, for once the guest has left it cannot be asked for them; and
-    takes note of the hand-over: the guest was paused, all of it was sent, and the destination may run it from then on.
+    tells the call of the hand-over (the guest was paused, all of it was sent, and the destination may run it from then on) and of its end.
     """
 
-    def __init__(self, connection, domain):
-        self.handed_over = False
+    def __init__(self, connection, domain, lasting):
+        self._lasting = lasting
         self._connection = connection
         self._done = concurrency.native_event()
         self._figures = {}
@@ -245,9 +246,7 @@ class _Listener:
             (libvirt.VIR_DOMAIN_EVENT_ID_JOB_COMPLETED, self._completed), (libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, self._lived))]
 
     def _lived(self, _connection, _domain, event, detail, _opaque):
-        # Also in that thread. It is also sent where the guest is paused by a user in mid-copy, which is not told apart: rather held.
-        if event == libvirt.VIR_DOMAIN_EVENT_SUSPENDED and detail == libvirt.VIR_DOMAIN_EVENT_SUSPENDED_MIGRATED:
-            self.handed_over = True
+        self._lasting.happened(event, detail)
 
     def _completed(self, _connection, _domain, figures, _opaque):
         # In the thread of libvirt's event loop: keep it and wake the waiting thread, nothing else.

@@ -6,8 +6,8 @@ import fixtures
 import libvirt
 import testtools
 
-from migrator import exceptions
-from migrator.compute.drivers.libvirt import folders, migration, observe, storage
+from migrator import concurrency, exceptions
+from migrator.compute.drivers.libvirt import folders, lasting, migration, observe, storage
 from migrator.rpc import facts
 from migrator.states import GuestState, PauseReason
 
@@ -80,7 +80,9 @@ class HoldTest(testtools.TestCase):
 
     def migrate(self):
         """Run the migration, which fails; give the error's words."""
-        return str(self.assertRaises(exceptions.DriverError, self.migration.migrate, self.connection, PLAN, {'migration_id': MIGRATION}))
+        call = lasting.LastingCall('alpha', PLAN.connection_uri, lambda: False)
+        return str(self.assertRaises(exceptions.DriverError, concurrency.run_native, call.run, self.migration.migrate, self.connection,
+                                     PLAN, {'migration_id': MIGRATION}, call))
 
     def located(self):
         """State and reason as the conductor hears them."""
