@@ -60,13 +60,24 @@ class RealArraysTest(RealArraysCase):
         self.assert_is(data, 'west@b')
 
     def test_between_two_pools_of_one_array(self):
-        """Given an array that cannot take over what is its own, when a volume is to go to its other pool, then both drivers are asked and
-        decline, the volume is copied, and the array goes on to serve others."""
-        data = self.volume(64 * MIB, 32 * MIB)
-        ended = self.migrate('east@a#slow')
-        self.assertEqual(['migrate_volume', 'migrate_volume_target', 'copy_volume'],
-                         [step for step in self.steps(ended) if step in ('migrate_volume', 'migrate_volume_target', 'copy_volume')])
+        """Given a volume that is to go to another pool of its array, then the array moves it by itself, and no other driver is asked;
+        nobody gets it meanwhile. Its agent and the array may die over that: nothing is lost, and it goes on."""
+        guest, data = self.cluster.create('one'), self.volume(64 * MIB, 32 * MIB)
+        moving = self.api.volume_migrate('data', 'east@a#slow', options={'bandwidth': 4 * MIB})
+        self.cluster.wait_for(lambda: self.api.show(moving['id'])['progress'], 'data on its way')
+        self.assertRaises(exceptions.ResourceLocked, self.api.volume_attach, 'data', guest)
+        self.cluster.daemons['east'].kill()
+        self.arrays['a'].restart()
+        self.cluster.restart(self.cluster.daemons['east'])
+        self.cluster.wait_for(lambda: (self.api.show(moving['id'])['progress'] or {}).get('active'), 'data on its way again')
+        self.api.set_bandwidth(moving['id'], 0)
+        ended = self.cluster.ended(moving, timeout=120)
+        self.assertEqual((Status.COMPLETED, ['migrate_volume', 'delete_source_volume']), (ended['status'], self.steps(ended)), ended)
+        self.assertEqual(('source driver', 'the source array has moved it by itself'), self.way())
         self.assertEqual('east@a#slow', self.api.volume_show('data')['pool'])
+        self.assert_is(data, 'east@a')
+        self.migrate('east@a#fast', force_host_copy=True)
+        self.assertEqual('host copy', self.way()[0])
         self.assert_is(data, 'east@a')
 
     def test_an_array_that_dies_while_it_takes_over(self):
