@@ -62,6 +62,9 @@ class Array:
 
     def remote(self, record):
         """Make the node of the LUN that is taken over; returns its name. Refused when it cannot be reached."""
+        origin = self._origin(record)
+        if origin is not None:
+            return self.local(origin)
         node = short('r', record.pool, record.name)
         if node not in self.nodes:
             host, port, export = reach.parts(record.mirror.uri)
@@ -73,6 +76,15 @@ class Array:
             self._add(node, driver='nbd', server={'type': 'inet', 'host': host, 'port': port}, export=export,
                       reconnect_delay=RECONNECT, open_timeout=reach.SECONDS, **more)
         return node
+
+    def _origin(self, record):
+        """Give the Record of the LUN that this one comes from, if that is in another pool of the same array; else None."""
+        if record.mirror is None or record.mirror.origin is None:
+            return None
+        origin = self.records.get(*record.mirror.origin)
+        if origin is None:
+            raise exceptions.DriverError(f'the LUN {"/".join(record.mirror.origin)} is gone, from which {record.name} is to come')
+        return origin
 
     def _probe(self, host, port):
         """Raise DriverError unless the remote array answers; each is waited for once in a session."""
@@ -91,6 +103,12 @@ class Array:
             if node in self.nodes:
                 self.session('blockdev-del', node_name=node)
                 self.nodes.discard(node)
+
+    def drop_origin(self, record):
+        """Close the LUN of this array that another one was to come from, unless it is used otherwise."""
+        origin = self._origin(record)
+        if origin is not None and not origin.exports and origin.mirror is None:
+            self.drop_nodes(origin)
 
     def drop_remote(self, record):
         """Let go of the LUN that was taken over."""

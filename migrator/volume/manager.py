@@ -4,6 +4,7 @@ The agent knows no workflow. It sees to four things of its own: the steps of one
 a take-over is on its way; what was overtaken while it waited for its turn is not run; a cancellation is not lost when it comes before the
 copy exists; and every call of a driver, which blocks, runs in a native thread.
 """
+import contextlib
 import threading
 import time
 
@@ -234,7 +235,8 @@ class VolumeManager(StepEndpoint):
 
         def work(driver):
             lun = run_driver(driver.show, read.source.pool, read.source.lun)
-            moved, update = run_driver(driver.migrate_volume, lun, read.target)
+            with self._mirroring(read):
+                moved, update = run_driver(driver.migrate_volume, lun, limited(read))
             return {'moved': moved, 'model_update': update}
         return self._at(read.source, 'migrate_volume', envelope, {'plan': plan}, work)
 
@@ -271,14 +273,10 @@ class VolumeManager(StepEndpoint):
 
         def work(driver):
             lun = vf.Lun(read.source.pool, read.source.lun, LunState.READY, read.size)
-            self._note_mirror(read.migration_id, where)     # an array that returns only with all the data has a mirror meanwhile
-            arriving = False
-            try:
+            with self._mirroring(read):
                 moved, migration_async, update = run_driver(driver.migrate_volume_target, lun, read.connection, limited(read))
-                arriving = moved and migration_async
-            finally:
-                if not arriving:
-                    self._forget_mirror(read.migration_id)
+            if moved and migration_async:
+                self._note_mirror(read.migration_id, where)
             return {'moved': moved, 'migration_async': migration_async, 'model_update': update}
         return self._at(where, 'migrate_volume_target', envelope, {'plan': plan}, work)
 
@@ -305,6 +303,16 @@ class VolumeManager(StepEndpoint):
             self._forget_mirror(read.migration_id)
             return result
         return self._at(target_of(read), 'cancel_migration_target', envelope, {'plan': plan}, work)
+
+    @contextlib.contextmanager
+    def _mirroring(self, plan):
+        """Know of the mirror at the target while an array is asked that may return only with all the data; if the target is one of ours."""
+        if plan.target.host == self._host:
+            self._note_mirror(plan.migration_id, target_of(plan))
+        try:
+            yield
+        finally:
+            self._forget_mirror(plan.migration_id)
 
     def _note_mirror(self, migration_id, where):
         with self._lock:

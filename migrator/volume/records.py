@@ -20,6 +20,9 @@ LOG = log.getLogger(__name__)
 VERSION = 1
 SUFFIX = '.lun'
 
+#: How the origin of a LUN is written that comes from another pool of its own array.
+WITHIN = 'lun:'
+
 #: A file in each pool that has LUNs: room that is given up when the pool is full. Without it a LUN that has filled its pool could never be
 #: removed, for its exports end first, and that is written down.
 SPARE = '.lun-spare'
@@ -30,13 +33,23 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 
 @dataclasses.dataclass(frozen=True)
 class Mirror:
-    """A LUN that is taken over from another array. local_is_complete: the local copy may be served without the remote. rate: limit in
-    bytes a second, 0 is none."""
+    """A LUN that is taken over from another array, or moved here from another pool of this one. local_is_complete: the local copy may be
+    served without the remote. rate: limit in bytes a second, 0 is none."""
 
     uri: str
     tls: bool = False
     local_is_complete: bool = False
     rate: int = 0
+
+    @classmethod
+    def within(cls, pool, name, rate=0):
+        """Give the Mirror of a LUN that comes from another pool of the same array."""
+        return cls(f'{WITHIN}{pool}/{name}', rate=rate)
+
+    @property
+    def origin(self):
+        """(pool, name) of the LUN of the same array that it comes from; None if it comes from another array."""
+        return tuple(self.uri.removeprefix(WITHIN).split('/', 1)) if self.uri.startswith(WITHIN) else None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -26,13 +26,13 @@ from tests.lab.array import Array
 
 class QsdHarness(NbdClients, volume_driver.VolumeHarness):
     """Two storage daemons; clients are qemu-io, nbdcopy and nbdinfo. keys: folder of certificates; those named in `tls` want TLS.
-    take_over: the option."""
+    take_over: the option. pools: of each array."""
 
-    def __init__(self, use_fixture, form, keys=None, tls='ab', take_over='async'):
+    def __init__(self, use_fixture, form, keys=None, tls='ab', take_over='async', pools=('fast',)):
         self.form = form
         self.keys = keys
         self.take_over = take_over
-        self.arrays = {name: use_fixture(Array(name, keys=keys if name in tls else None)) for name in 'ab'}
+        self.arrays = {name: use_fixture(Array(name, pools, keys=keys if name in tls else None)) for name in 'ab'}
         self.a, self.b = (self.driver(name) for name in 'ab')
 
     def driver(self, name):
@@ -184,7 +184,7 @@ class TakeOverOptionTest(base.TestCase):
 
     def test_not_at_all(self):
         self.assertEqual((False, False, {}), self.arrange('no'))
-        self.assertEqual((set(), ('thin',)), (self.harness.left(self.b), self.b.capabilities))
+        self.assertEqual((set(), ('move_between_pools', 'thin')), (self.harness.left(self.b), self.b.capabilities))
 
 
 class SilentSourceTest(base.TestCase):

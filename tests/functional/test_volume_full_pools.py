@@ -44,6 +44,15 @@ class FullPoolsTest(RealArraysCase):
         """How many bytes of data the pool has of LUNs."""
         return sum(path.stat().st_blocks * 512 for path in self.pool.glob('*.raw'))
 
+    def test_a_volume_that_is_too_large_for_it(self):
+        """Given a volume that the pool has no room for, though nothing was written to it, then it is refused at once, in either way."""
+        data = self.volume(128 * MIB, 0)
+        for options in ({}, {'force_host_copy': True}, {'dry_run': True}):
+            said = self.assertRaises(exceptions.NoRoom, self.api.volume_migrate, 'data', 'west@b#fast', options=options)
+            self.assertIn('the volume needs 128.0 MiB', str(said))
+        self.assertEqual((set(), []), (self.arrays['b'].files(), self.api.list({'kind': 'volume_migration'})))
+        self.assert_is(data, 'east@a')
+
     def test_a_copy_for_which_the_room_runs_out(self):
         """Given a copy under way, when its pool is full, then it fails and says so; the source has lost nothing, the target has nothing,
         and once there is room again the volume can be moved there."""

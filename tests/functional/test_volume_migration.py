@@ -4,12 +4,14 @@ import pathlib
 import signal
 import subprocess
 import threading
+import time
 
 from migrator import exceptions
 from migrator.conductor.db import tables
-from migrator.states import Status
+from migrator.rpc import volume_facts as facts
+from migrator.states import TERMINAL, Status
 from tests.functional.keys import make_keys
-from tests.functional.nbd_clients import storage_daemons
+from tests.functional.nbd_clients import NbdClients, storage_daemons
 from tests.functional.real_arrays import MIB, Client, RealArraysCase
 from tests.lab.array import Array
 from tests.service_keeper import free_port
@@ -58,13 +60,24 @@ class RealArraysTest(RealArraysCase):
         self.assert_is(data, 'west@b')
 
     def test_between_two_pools_of_one_array(self):
-        """Given an array that cannot take over what is its own, when a volume is to go to its other pool, then both drivers are asked and
-        decline, the volume is copied, and the array goes on to serve others."""
-        data = self.volume(64 * MIB, 32 * MIB)
-        ended = self.migrate('east@a#slow')
-        self.assertEqual(['migrate_volume', 'migrate_volume_target', 'copy_volume'],
-                         [step for step in self.steps(ended) if step in ('migrate_volume', 'migrate_volume_target', 'copy_volume')])
+        """Given a volume that is to go to another pool of its array, then the array moves it by itself, and no other driver is asked;
+        nobody gets it meanwhile. Its agent and the array may die over that: nothing is lost, and it goes on."""
+        guest, data = self.cluster.create('one'), self.volume(64 * MIB, 32 * MIB)
+        moving = self.api.volume_migrate('data', 'east@a#slow', options={'bandwidth': 4 * MIB})
+        self.cluster.wait_for(lambda: self.api.show(moving['id'])['progress'], 'data on its way')
+        self.assertRaises(exceptions.ResourceLocked, self.api.volume_attach, 'data', guest)
+        self.cluster.daemons['east'].kill()
+        self.arrays['a'].restart()
+        self.cluster.restart(self.cluster.daemons['east'])
+        self.cluster.wait_for(lambda: (self.api.show(moving['id'])['progress'] or {}).get('active'), 'data on its way again')
+        self.api.set_bandwidth(moving['id'], 0)
+        ended = self.cluster.ended(moving, timeout=120)
+        self.assertEqual((Status.COMPLETED, ['migrate_volume', 'delete_source_volume']), (ended['status'], self.steps(ended)), ended)
+        self.assertEqual(('source driver', 'the source array has moved it by itself'), self.way())
         self.assertEqual('east@a#slow', self.api.volume_show('data')['pool'])
+        self.assert_is(data, 'east@a')
+        self.migrate('east@a#fast', force_host_copy=True)
+        self.assertEqual('host copy', self.way()[0])
         self.assert_is(data, 'east@a')
 
     def test_an_array_that_dies_while_it_takes_over(self):
@@ -96,6 +109,80 @@ class RealArraysTest(RealArraysCase):
         self.assertIn(won, next(answer for answer in answers if answer != won))
         ended = self.cluster.ended({'id': won}, timeout=120)
         self.assert_is(data, f'{ended["destination_host"]}@{"b" if ended["destination_host"] == "west" else "c"}')
+
+
+class TroubleTest(RealArraysCase):
+    """What users and arrays do to a migration."""
+
+    def test_a_limit_that_is_lifted_while_the_data_moves(self):
+        """Given a copy, then a take-over, held to a rate at which either takes two minutes, when a user lifts the limit, then it ends long
+        before; it has kept to the limit until then, and how far it is never goes back."""
+        data = self.volume(120 * MIB, 120 * MIB)
+        for where, step, options in (('west@b', 'copy_volume', {'force_host_copy': True}), ('east@c', 'complete_migration_target', {})):
+            moving, began = self.api.volume_migrate('data', where, options={'bandwidth': MIB, **options}), time.monotonic()
+            seen = [0]
+
+            def look(moving=moving, step=step, seen=seen):
+                shown = self.api.show(moving['id'])
+                if shown['step'] == step and shown['progress']:
+                    seen.append(shown['progress']['done'])
+                return shown
+            self.cluster.wait_for(lambda look=look, seen=seen: look() and seen[-1] >= 4 * MIB, 'some of the data', 60)
+            self.assertLess(seen[-1], (time.monotonic() - began + 8) * MIB)
+            self.api.set_bandwidth(moving['id'], 0)
+            lifted = time.monotonic()
+            ended = self.cluster.wait_for(lambda look=look: (s := look())['status'] in TERMINAL and s, 'the end', 120)
+            self.assertLess(time.monotonic() - lifted, 60)
+            self.assertEqual((Status.COMPLETED, sorted(seen)), (ended['status'], seen), ended)
+            self.assert_is(data, where)
+
+    def test_a_source_that_cannot_be_removed(self):
+        """Given somebody who reads from the source's export, when the volume has moved, then it is at the target and may be used; what it
+        has left is listed as owed, and removed once nobody uses it."""
+        data = self.volume(32 * MIB, 32 * MIB)
+        source = self.file()
+        moving = self.api.volume_migrate('data', 'west@b', options={'bandwidth': MIB})
+        self.cluster.wait_for(lambda: self.api.volume_show('data')['migration_status'] == 'migrating_attachable', 'the take-over')
+        array = self.arrays['a']
+        export = facts.Connection(f'nbd://{array.address}:{array.port}/migration-{moving["id"]}', True)
+        with NbdClients().holding(export):
+            self.api.set_bandwidth(moving['id'], 0)
+            ended = self.cluster.ended(moving, timeout=120)
+            self.assertEqual((Status.COMPLETED, ['delete_source_volume']), (ended['status'], [debt['action'] for debt in ended['debts']]))
+            self.assertIn('is in use', ended['debts'][0]['reason'])
+            self.assertEqual([ended['volume_id']], [debt['volume_id'] for debt in self.api.audit()['debts']])
+            shown = self.api.volume_show('data')
+            self.assertEqual((True, 'available', ''), (source.exists(), shown['status'], shown['locked_by']))
+            self.guest = self.cluster.create('one')
+            client = Client(self.attach(), data)
+            self.cluster.wait_for(lambda: client.blocks > 10, 'writes')
+            data = client.finish()
+        self.cluster.wait_for(lambda: not source.exists(), 'the removal', 60)
+        self.assertEqual(Status.COMPLETED, self.cluster.ended(self.api.volume_detach('data', self.guest))['status'])
+        self.assert_is(data, 'west@b')
+
+    def test_an_array_that_is_off(self):
+        """Given an array without power, then nothing goes to it or comes from it, and no guest gets what it has: refused at once, and
+        nothing is changed; when it is back, all that can be done again."""
+        guest, data = self.cluster.create('one'), self.volume(16 * MIB, 16 * MIB)
+        for where in ('west@b', 'east@a'):
+            self.arrays[where[-1]].kill()
+            self.await_state(where, 'offline')
+            for options in ({}, {'force_host_copy': True}):
+                said = self.assertRaises(exceptions.BackendOffline, self.api.volume_migrate, 'data', 'west@b', options=options)
+                self.assertIn(f'{where} is offline', str(said))
+            if where == 'east@a':
+                self.assertRaises(exceptions.BackendOffline, self.api.volume_attach, 'data', guest)
+            self.arrays[where[-1]].start()
+            self.await_state(where, 'up')
+        self.assertEqual([], self.api.list({'kind': 'volume_migration'}))
+        self.assert_is(data, 'east@a')
+        self.migrate('west@b')
+        self.assert_is(data, 'west@b')
+
+    def await_state(self, where, state):
+        """Wait until the conductors know a backend as up, or offline."""
+        self.cluster.wait_for(lambda: self.api.backend_show(where)['state'] == state, f'{where} {state}')
 
 
 class SnapshotsTest(RealArraysCase):

@@ -96,6 +96,23 @@ class MethodsTest(ManagerTestCase):
         now[0], self.new.script.results['progress'] = 2.0, vf.Progress(True, 100 * MIB, 30 * MIB)
         self.assertEqual(10 * MIB, self.ask('volume_progress', migration_id=samples.MIGRATION)['rate'])
 
+    def test_an_array_that_returns_only_with_all_the_data(self):
+        """Given a source that moves a volume by itself, or a target that takes it over at once, when that takes a while, then it has the
+        plan's limit, which can be changed, and tells how far it is; and nothing is on its way any more when it returns."""
+        self.plan = dataclasses.replace(self.plan, bandwidth=7 * MIB)
+        self.new.script.results['migrate_volume_target'] = (True, False, {})
+        for epoch, (array, name) in enumerate(((self.old, 'migrate_volume'), (self.new, 'migrate_volume_target')), 1):
+            entered, go = array.script.hold(name)
+            self.begin(name, epoch=epoch)
+            support.wait_for(entered.is_set)
+            self.assertEqual(7 * MIB, array.script.calls[-1][-1].bandwidth)
+            self.assertEqual(40, self.ask('volume_progress', migration_id=samples.MIGRATION)['done'])
+            self.assertTrue(self.ask('set_copy_rate', migration_id=samples.MIGRATION, bytes_per_second=3 * MIB))
+            self.assertEqual(('set_mirror_rate', 'fast', self.plan.target.lun, 3 * MIB), self.new.script.calls[-1])
+            go.set()
+            self.assertEqual(OperationState.SUCCEEDED, self.conductor.next_report().state)
+            self.assertEqual([], self.manager.jobs())
+
     def test_a_take_over_that_is_undone(self):
         self.outcome('migrate_volume_target')
         self.outcome('cancel_migration_target')

@@ -24,7 +24,7 @@ class QsdDriver(LunFiles):
 
     def __init__(self, conf, host, backend):
         super().__init__(conf, host, backend)
-        self.capabilities = (*(('take_over',) if conf.take_over != 'no' else ()), 'thin')
+        self.capabilities = (*(('take_over',) if conf.take_over != 'no' else ()), 'move_between_pools', 'thin')
         self._format = conf.format
         self._monitor = Monitor(conf.qmp_socket, conf.array_timeout)
         self._unserved = Unserved()
@@ -67,7 +67,25 @@ class QsdDriver(LunFiles):
         uri = f'{"nbds" if tls else "nbd"}://{self.conf.listen_address}:{self.conf.listen_port}/{export}'
         return facts.Connection(uri, record.exports[export], record.size, tls)
 
+    def delete(self, pool, lun, owner=''):
+        """Remove the file, then the record; what was moved here from another pool, and not to the end, comes no further first."""
+        with self._array():
+            record = self._records.get(pool, lun)
+        if record is not None and record.mirror is not None and record.mirror.origin is not None and record.owner == owner:
+            self._takeover.cancel(pool, lun, owner)
+        return super().delete(pool, lun, owner)
+
     # --- migration ---
+
+    def migrate_volume(self, lun, target):
+        """Move a LUN to another pool of this array, by the array itself; decline anything else. It is a take-over whose remote is the other
+        file: one who dies meanwhile, the daemon too, is asked again, and goes on or begins anew."""
+        if (target.host, target.backend) != (self.host, self.backend):
+            return False, {}
+        record = self._begin(Record(target.pool, target.lun, self._format, target.size, target.migration_id,
+                                    mirror=Mirror.within(lun.pool, lun.name, target.bandwidth)))
+        self._takeover.complete(target.pool, target.lun, target.bandwidth)
+        return True, {'locator': locator(record)}
 
     def migrate_volume_target(self, lun, connection, target):
         """Take over a LUN that can be written at its own array; decline anything else, and what is on this array: a daemon that connects
@@ -77,9 +95,18 @@ class QsdDriver(LunFiles):
             return False, False, {}
         wanted = Record(target.pool, target.lun, self._format, target.size, target.migration_id,
                         mirror=Mirror(connection.uri, connection.tls, rate=target.bandwidth))
-        with self._locked(target.pool, target.lun), self._array() as array:
+        with self._array() as array:
             if self._is_own(array, connection):
                 return False, False, {}
+        record = self._begin(wanted)
+        at_once = self.conf.take_over == 'sync'
+        if at_once:
+            self._takeover.complete(target.pool, target.lun, target.bandwidth)
+        return True, not at_once, {'locator': locator(record)}
+
+    def _begin(self, wanted):
+        """Make a LUN and its mirror, or go on with them; returns the Record. What cannot be begun leaves nothing."""
+        with self._locked(wanted.pool, wanted.name), self._array() as array:
             record = self._make(wanted)
             try:
                 array.bring_back(record)
@@ -88,11 +115,7 @@ class QsdDriver(LunFiles):
                     array.drop_nodes(record)
                     self._remove(record)
                 raise
-            self._takeover.limit(array, record, target.bandwidth)
-        at_once = self.conf.take_over == 'sync'
-        if at_once:
-            self._takeover.complete(target.pool, target.lun, target.bandwidth)
-        return True, not at_once, {'locator': locator(record)}
+            return self._takeover.limit(array, record, wanted.mirror.rate)
 
     def set_mirror_rate(self, pool, lun, bytes_per_second):
         """Change the limit of the mirror, and of those that follow it after a restart of the daemon."""

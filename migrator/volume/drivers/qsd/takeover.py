@@ -7,6 +7,8 @@ the clients go on.
 Without the marker a daemon that starts mirrors again from the remote, which has every write; with it, it serves the local file, which has
 every write, flushed, for none is acknowledged between `pending` and the switch.
 
+A LUN that moves to another pool of the same array goes the same way: its remote is the file that it comes from, which nobody uses.
+
 Who waits at `pending` waits for the agent: one that starts, and each heartbeat, ends what an agent left there (`settle_all`).
 """
 import dataclasses
@@ -210,6 +212,7 @@ class Takeover:
                     raise exceptions.PreconditionFailed(f'LUN {lun} is exported as {", ".join(record.exports)}; writes to it are wanted')
                 if record.mirror is None or self._stopped(array, record):
                     array.drop_nodes(record)
+                    array.drop_origin(record)
                     return self._records.put(replace(record, mirror=None))
             if self._clock() > deadline:
                 raise exceptions.DriverError(f'the mirror of {lun} does not stop')
