@@ -109,6 +109,13 @@ class VolumeDriver(abc.ABC):
         """
         return False, False, {}
 
+    def interrupt(self, migration_id: str) -> None:
+        """Have a migrate_volume or migrate_volume_target of this migration, which waits for data, give up soon: it raises MigrationAborted,
+        and what it has made stays for the undo. Never blocks. One that has all data may return as if nothing were; a completion is never
+        interrupted. The default lets them go on.
+        """
+        return
+
     def set_mirror_rate(self, pool: str, lun: str, bytes_per_second: int) -> bool:
         """Limit the mirror into this LUN, also one that is begun again after a restart; 0 is no limit. What clients write is not held back.
 

@@ -18,7 +18,7 @@ from migrator.rpc.journal import KEEP_SECONDS
 from migrator.rpc.steps import StepEndpoint, run_driver, uuid_of
 from migrator.states import LunState
 from migrator.volume.copying import End
-from migrator.volume.pace import Paces
+from migrator.volume.mirrors import Mirrors
 from migrator.volume.plans import connected, limited, owner_of, read_plan, target_of
 
 LOG = log.getLogger(__name__)
@@ -54,8 +54,7 @@ class VolumeManager(StepEndpoint):
         self._copying = copying
         self._host = host
         self._lock = threading.Lock()
-        self._mirrors = {}       # migration id -> LunRef of the LUN that is taken over, while that is on its way
-        self._paces = Paces()
+        self._mirrors = Mirrors()
         self._cancelling = set()  # migration ids whose copy is being looked for, to cancel it
 
     # --- questions ---
@@ -135,8 +134,7 @@ class VolumeManager(StepEndpoint):
 
     def progress(self, migration_id):
         """Give the Progress of a migration's mirror or copy; inactive if there is none."""
-        with self._lock:
-            mirror = self._mirrors.get(migration_id)
+        mirror = self._mirrors.of(migration_id)
         if mirror is None:
             return self._copying.progress(migration_id)
         try:
@@ -144,19 +142,19 @@ class VolumeManager(StepEndpoint):
         except exceptions.MigratorError as error:
             LOG.debug('no progress of migration %s: %s', migration_id, error)
             return vf.Progress()
-        with self._lock:
-            return self._paces.with_rate(migration_id, found) if migration_id in self._mirrors else found
+        return self._mirrors.with_rate(migration_id, found)
 
     # --- interventions ---
 
     @server.exposed(contract.VOLUME)
     def cancel_volume_job(self, context, migration_id):
-        """End the copy, and refuse it if it has not begun. Answers whether one was told to end now."""
+        """End the copy, or what an array is asked to move, and refuse it if it has not begun. Answers whether one was told to end now.
+        A completion that is waited for goes on: the volume is at the target by then."""
         return self._cancel(uuid_of(migration_id, 'migration_id'))
 
     def _cancel(self, migration_id):
         concurrency.run_native(self._journal.abort, migration_id)
-        if self._copying.cancel(migration_id):
+        if self._mirrors.interrupt(migration_id) or self._copying.cancel(migration_id):
             return True
         with self._lock:
             if self._is_copying(migration_id) and migration_id not in self._cancelling:
@@ -181,8 +179,7 @@ class VolumeManager(StepEndpoint):
         """Change the limit of a copy or a mirror that runs. Answers whether one does."""
         if not isinstance(bytes_per_second, int) or isinstance(bytes_per_second, bool) or not 0 <= bytes_per_second <= facts.MAX_BYTES:
             raise exceptions.InvalidRequest(f'bytes_per_second must be a whole number, 0 or more, not {bytes_per_second!r:.40}')
-        with self._lock:
-            mirror = self._mirrors.get(uuid_of(migration_id, 'migration_id'))
+        mirror = self._mirrors.of(uuid_of(migration_id, 'migration_id'))
         if mirror is None:
             return self._copying.set_rate(migration_id, bytes_per_second)
         return in_time('set_copy_rate', lambda: run_driver(self._driver(mirror).set_mirror_rate, mirror.pool, mirror.lun, bytes_per_second))
@@ -235,7 +232,7 @@ class VolumeManager(StepEndpoint):
 
         def work(driver):
             lun = run_driver(driver.show, read.source.pool, read.source.lun)
-            with self._mirroring(read):
+            with self._moving(driver, read):
                 moved, update = run_driver(driver.migrate_volume, lun, limited(read))
             return {'moved': moved, 'model_update': update}
         return self._at(read.source, 'migrate_volume', envelope, {'plan': plan}, work)
@@ -273,10 +270,10 @@ class VolumeManager(StepEndpoint):
 
         def work(driver):
             lun = vf.Lun(read.source.pool, read.source.lun, LunState.READY, read.size)
-            with self._mirroring(read):
+            with self._moving(driver, read):
                 moved, migration_async, update = run_driver(driver.migrate_volume_target, lun, read.connection, limited(read))
             if moved and migration_async:
-                self._note_mirror(read.migration_id, where)
+                self._mirrors.begin(read.migration_id, where)
             return {'moved': moved, 'migration_async': migration_async, 'model_update': update}
         return self._at(where, 'migrate_volume_target', envelope, {'plan': plan}, work)
 
@@ -287,9 +284,9 @@ class VolumeManager(StepEndpoint):
         where = target_of(read)
 
         def work(driver):
-            self._note_mirror(read.migration_id, where)
+            self._mirrors.begin(read.migration_id, where)
             update = run_driver(driver.complete_migration_target, limited(read))
-            self._forget_mirror(read.migration_id)
+            self._mirrors.end(read.migration_id)
             return {'model_update': update}
         return self._at(where, 'complete_migration_target', envelope, {'plan': plan}, work, turn='completion')
 
@@ -300,28 +297,20 @@ class VolumeManager(StepEndpoint):
 
         def work(driver):
             result = run_driver(driver.cancel_migration_target, read.target)
-            self._forget_mirror(read.migration_id)
+            self._mirrors.end(read.migration_id)
             return result
         return self._at(target_of(read), 'cancel_migration_target', envelope, {'plan': plan}, work)
 
     @contextlib.contextmanager
-    def _mirroring(self, plan):
-        """Know of the mirror at the target while an array is asked that may return only with all the data; if the target is one of ours."""
-        if plan.target.host == self._host:
-            self._note_mirror(plan.migration_id, target_of(plan))
-        try:
+    def _moving(self, driver, plan):
+        """Ask a driver to move a volume, unless that was cancelled; an abort that comes meanwhile reaches it."""
+        with self._mirrors.asked(plan.migration_id, driver, target_of(plan) if plan.target.host == self._host else None):
+            self._refuse_cancelled(plan.migration_id)       # behind `asked`: one that comes now is seen by one of both
             yield
-        finally:
-            self._forget_mirror(plan.migration_id)
 
-    def _note_mirror(self, migration_id, where):
-        with self._lock:
-            self._mirrors[migration_id] = where
-
-    def _forget_mirror(self, migration_id):
-        with self._lock:
-            self._mirrors.pop(migration_id, None)
-            self._paces.forget(migration_id)
+    def _refuse_cancelled(self, migration_id):
+        if concurrency.run_native(self._journal.aborted, migration_id):
+            raise exceptions.MigrationAborted('cancelled before it began')
 
     # --- migration: the host copy ---
 
@@ -357,8 +346,7 @@ class VolumeManager(StepEndpoint):
 
     def _ends(self, driver, plan, where):
         """Export the target's LUN, which this migration must have made, and give both Ends."""
-        if concurrency.run_native(self._journal.aborted, plan.migration_id):
-            raise exceptions.MigrationAborted('cancelled before it began')
+        self._refuse_cancelled(plan.migration_id)
         there = run_driver(driver.show, where.pool, where.lun)
         if there.state is not LunState.READY or there.owner != plan.migration_id:
             raise exceptions.PreconditionFailed(f'{where.place} has no LUN {where.lun} that this migration made: it is {there.state.value}')
@@ -388,8 +376,7 @@ class VolumeManager(StepEndpoint):
 
     def jobs(self):
         """Name the migrations whose data this agent moves now."""
-        with self._lock:
-            return sorted({*self._mirrors, *self._copying.running()})
+        return sorted({*self._mirrors.all(), *self._copying.running()})
 
     def kept_copies(self):
         """Name the migrations whose copy has left a checkpoint here, and which this agent does nothing for now."""

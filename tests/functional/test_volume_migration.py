@@ -247,9 +247,24 @@ class OtherWaysTest(RealArraysCase):
         self.assertEqual(('target driver', DECLINES), self.way())
         self.assert_is(data, 'west@d')
 
-    def allocated(self, array):
+    def test_an_abort_while_an_array_moves_it(self):
+        """Given a volume that its array moves to another pool, or that an array takes over at once, in either case for
+        minutes, when that is aborted, then it ends soon, and nothing of it is left; the volume is where it was, and can be moved."""
+        data = self.volume(64 * MIB, 64 * MIB)
+        for target, array, pool in (('east@a#slow', 'a', 'slow'), ('west@d', 'd', 'fast')):
+            moving = self.api.volume_migrate('data', target, options={'bandwidth': MIB // 2})
+            self.cluster.wait_for(lambda: self.allocated(array, pool) >= MIB, 'some of the data')   # noqa: B023 - called here
+            self.api.abort(moving['id'])
+            ended = self.cluster.ended(moving, timeout=60)
+            self.assertEqual((Status.CANCELLED, []), (ended['status'], ended['debts']), ended)
+            self.assertEqual(set(), self.arrays[array].files(pool))
+            self.assert_is(data, 'east@a')
+        self.assertEqual(Status.COMPLETED, self.migrate('west@d')['status'])
+        self.assert_is(data, 'west@d')
+
+    def allocated(self, array, pool='fast'):
         """How many bytes of data an array has in LUNs."""
-        return sum(path.stat().st_blocks * 512 for path in pathlib.Path(self.arrays[array].pools['fast']).glob('*.raw'))
+        return sum(path.stat().st_blocks * 512 for path in pathlib.Path(self.arrays[array].pools[pool]).glob('*.raw'))
 
     def test_an_array_without_features_and_back(self):
         """Given an array that can only keep data, when a volume is to go there, then both drivers are asked, decline, and it is copied;

@@ -182,8 +182,8 @@ class VolumeWorld(World):
         yield hv._replace(dark=True, job='' if ends else hv.job)
 
     def cancel(self, hv):
-        """A copy can be cancelled."""
-        return hv._replace(job='') if hv.job in ('copying', 'comparing') else None
+        """A copy can be cancelled, and so can what an array moves."""
+        return hv._replace(job='') if hv.job in ('moving', 'copying', 'comparing') else None
 
     def untouched(self, method, hv):
         """Something of somebody else may stand under the name; a driver may refuse to remove what it cannot judge."""

@@ -16,7 +16,7 @@ REMOVE_COPY = Undo('delete_target_volume', on=DESTINATION, agent=VOLUME, doing='
 VOLUME_MIGRATION = Workflow('volume_migration', abortable=True, steps=(
     Step('check_can_migrate_volume_target', on=DESTINATION, agent=VOLUME, mode=Mode.CALL, status=Status.CHECKING),
     Step('check_can_migrate_volume_source', on=SOURCE, agent=VOLUME, mode=Mode.CALL, status=Status.CHECKING),
-    Step('migrate_volume', on=SOURCE, agent=VOLUME, when='drivers_may_move', repeat=True, doubt='locate_volume',
+    Step('migrate_volume', on=SOURCE, agent=VOLUME, when='drivers_may_move', repeat=True, doubt='locate_volume', cancel='cancel_volume_job',
          doing='the source array is asked to move the volume', declined='the source array does not move it by itself',
          no_return_when='the source array has moved it',
          outcomes=(Outcome('moved_by_source', Commit.MOVED),), commit=Commit.MOVED, undo=REMOVE_COPY),
@@ -24,6 +24,7 @@ VOLUME_MIGRATION = Workflow('volume_migration', abortable=True, steps=(
          doing='the source is made reachable for the destination',
          undo=Undo('unexport_volume', on=SOURCE, agent=VOLUME, doing='the export of the source is being ended')),
     Step('migrate_volume_target', on=DESTINATION, agent=VOLUME, when='drivers_may_move', repeat=True, doubt='locate_volume',
+         cancel='cancel_volume_job',
          doing='the target array is asked to take the volume over', declined='the target array does not take it over',
          outcomes=(Outcome('taken_over_at_once', Commit.MOVED), Outcome('taken_over', Commit.ATTACHABLE)), commit=Commit.MOVED,
          undo=Undo('cancel_migration_target', on=DESTINATION, agent=VOLUME, doing='the take-over is being undone')),

@@ -68,6 +68,12 @@ class ScriptedArray(VolumeDriver):
     def set_mirror_rate(self, pool, lun, bytes_per_second):
         return self.script.do('set_mirror_rate', pool, lun, bytes_per_second, default=True)
 
+    def interrupt(self, migration_id):
+        self.script.do('interrupt', migration_id)
+        for name in ('migrate_volume', 'migrate_volume_target'):
+            self.script.results[name] = exceptions.MigrationAborted('it is not wanted')
+        self.script.release()
+
     def complete_migration_target(self, target):
         return self.script.do('complete_migration_target', target, default={})
 

@@ -89,7 +89,7 @@ class MethodsTest(ManagerTestCase):
 
     def test_the_rate_of_a_take_over_whose_array_tells_only_how_far_it_is(self):
         now = [0.0]
-        self.manager._paces._clock = lambda: now[0]
+        self.manager._mirrors._paces._clock = lambda: now[0]
         self.outcome('migrate_volume_target')
         self.new.script.results['progress'] = vf.Progress(True, 100 * MIB, 10 * MIB)
         self.assertEqual(0, self.ask('volume_progress', migration_id=samples.MIGRATION)['rate'])
@@ -112,6 +112,36 @@ class MethodsTest(ManagerTestCase):
             go.set()
             self.assertEqual(OperationState.SUCCEEDED, self.conductor.next_report().state)
             self.assertEqual([], self.manager.jobs())
+
+    def assert_interrupted(self, array, name):
+        """When what an array is asked to do is cancelled, then it gives up, and after that it is not even asked any more."""
+        entered, _go = array.script.hold(name)
+        self.begin(name)
+        support.wait_for(entered.is_set)
+        self.assertTrue(self.ask('cancel_volume_job', migration_id=samples.MIGRATION))
+        report = self.conductor.next_report()
+        self.assertEqual((OperationState.FAILED, 'MigrationAborted', []), (report.state, report.error_type, self.manager.jobs()))
+        asked = array.script.did().count(name)
+        self.assertEqual('MigrationAborted', self.outcome(name, attempt=2).error_type)
+        self.assertEqual(asked, array.script.did().count(name))
+        self.assertFalse(self.ask('cancel_volume_job', migration_id=samples.MIGRATION))
+
+    def test_a_source_that_moves_a_volume_is_interrupted(self):
+        self.assert_interrupted(self.old, 'migrate_volume')
+
+    def test_a_target_that_takes_it_over_at_once_is_interrupted(self):
+        self.assert_interrupted(self.new, 'migrate_volume_target')
+
+    def test_a_completion_is_not_interrupted(self):
+        """Given a take-over that is being completed, when a cancellation comes late, it goes on: the volume is the target's by then."""
+        self.outcome('migrate_volume_target')
+        entered, go = self.new.script.hold('complete_migration_target')
+        self.begin('complete_migration_target')
+        support.wait_for(entered.is_set)
+        self.assertFalse(self.ask('cancel_volume_job', migration_id=samples.MIGRATION))
+        go.set()
+        self.assertEqual(OperationState.SUCCEEDED, self.conductor.next_report().state)
+        self.assertNotIn('interrupt', self.new.script.did())
 
     def test_a_take_over_that_is_undone(self):
         self.outcome('migrate_volume_target')

@@ -32,6 +32,7 @@ class FakeArrayDriver(driver.VolumeDriver):
         self._store = self._arrays.store
         self._faults = Faults(self._store, self.name, conf.faults)
         self._stopping = concurrency.native_event()
+        self._unwanted = set()       # migrations that were interrupted
 
     def start(self):
         """See the contract."""
@@ -141,7 +142,7 @@ class FakeArrayDriver(driver.VolumeDriver):
         """See the contract. Moves the LUN to another simulated array, if it can (option `moves`)."""
         if not self.conf.moves:
             return self._decline('migrate_volume', lun.name, target, (False, {}))
-        self._wait()
+        self._wait(target.migration_id)
         there = array_of(target)
 
         def effect(db, _now):
@@ -165,7 +166,7 @@ class FakeArrayDriver(driver.VolumeDriver):
             return self._decline('migrate_volume_target', target.lun, target, (False, False, {}))
         at_once = self.conf.take_over == 'sync'
         if at_once:
-            self._wait()
+            self._wait(target.migration_id)
 
         def effect(db, now):
             data, size = blocks.read(db, connection.uri)
@@ -294,9 +295,20 @@ class FakeArrayDriver(driver.VolumeDriver):
         with self._store.write() as db:
             blocks.note(db, time.time(), self.name, method, lun, owner, result)
 
-    def _wait(self):
-        if self._stopping.wait(self.conf.migration_seconds):
-            raise exceptions.DriverError('the agent stops')
+    def interrupt(self, migration_id):
+        """See the contract."""
+        self._unwanted.add(migration_id)
+
+    def _wait(self, migration_id):
+        until = time.monotonic() + self.conf.migration_seconds
+        try:
+            while (left := until - time.monotonic()) > 0:
+                if migration_id in self._unwanted:
+                    raise exceptions.MigrationAborted('the data is not waited for any more')
+                if self._stopping.wait(min(left, POLL_SECONDS)):
+                    raise exceptions.DriverError('the agent stops')
+        finally:
+            self._unwanted.discard(migration_id)
 
 
 def array_of(where):

@@ -29,6 +29,7 @@ class QsdDriver(LunFiles):
         self._monitor = Monitor(conf.qmp_socket, conf.array_timeout)
         self._unserved = Unserved()
         self._stopping = concurrency.native_event()
+        self._unwanted = set()       # migrations that were interrupted
         self._takeover = Takeover(self._array, self._records, self._locked, conf.array_patience, conf.array_timeout / 2,
                                   self._stopping)
 
@@ -84,7 +85,7 @@ class QsdDriver(LunFiles):
             return False, {}
         record = self._begin(Record(target.pool, target.lun, self._format, target.size, target.migration_id,
                                     mirror=Mirror.within(lun.pool, lun.name, target.bandwidth)))
-        self._takeover.complete(target.pool, target.lun, target.bandwidth)
+        self._await_all(target)
         return True, {'locator': locator(record)}
 
     def migrate_volume_target(self, lun, connection, target):
@@ -101,8 +102,19 @@ class QsdDriver(LunFiles):
         record = self._begin(wanted)
         at_once = self.conf.take_over == 'sync'
         if at_once:
-            self._takeover.complete(target.pool, target.lun, target.bandwidth)
+            self._await_all(target)
         return True, not at_once, {'locator': locator(record)}
+
+    def interrupt(self, migration_id):
+        """Let `_await_all` give up; the mirror ends with what it was to fill, in the undo."""
+        self._unwanted.add(migration_id)
+
+    def _await_all(self, target):
+        """Return when all data is here."""
+        try:
+            self._takeover.complete(target.pool, target.lun, target.bandwidth, lambda: target.migration_id in self._unwanted)
+        finally:
+            self._unwanted.discard(target.migration_id)
 
     def _begin(self, wanted):
         """Make a LUN and its mirror, or go on with them; returns the Record. What cannot be begun leaves nothing."""

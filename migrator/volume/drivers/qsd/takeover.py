@@ -57,15 +57,17 @@ class Takeover:
             array.limit_mirror(record)
         return record
 
-    def complete(self, pool, lun, rate=0):
+    def complete(self, pool, lun, rate=0, interrupted=lambda: False):
         """Return when the LUN needs nothing of its remote any more. rate: the limit as it is now, in bytes a second, 0 is none: it may have
-        been changed while no agent heard of it.
+        been changed while no agent heard of it. interrupted: tells whether it is not wanted any more.
 
         Raises DriverError when the mirror failed, the array stays silent, or the agent ends; then the LUN is served as before, and a
-        repetition goes on.
+        repetition goes on. Raises MigrationAborted when it is not wanted; the mirror goes on until it is cancelled, but never switches.
         """
         heard, wanted = self._clock(), rate
         while True:
+            if interrupted():
+                raise exceptions.MigrationAborted(f'the data of {lun} is not waited for any more')
             try:
                 if self._look(pool, lun, wanted):
                     return
