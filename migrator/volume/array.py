@@ -171,6 +171,17 @@ class Array:
         elsewhere = {short(kind, record.pool, record.name) for kind in 'rt'}
         return any(self.exports.get(short('x', name), {}).get('node-name') in elsewhere for name in record.exports)
 
+    def check_remote(self, record):
+        """Raise PreconditionFailed if clients of a LUN wait for a remote that is silent: to let go of one would wait, too, and hold up all
+        of the daemon, for up to RECONNECT seconds."""
+        if record.mirror is None or record.mirror.origin is not None or not self.serves_remote(record):
+            return
+        host, port, _ = reach.parts(record.mirror.uri)
+        try:
+            self._probe(host, port)
+        except exceptions.DriverError as error:
+            raise exceptions.PreconditionFailed(f'the data of {record.name} is still at another array, and {error}') from error
+
     def unexport(self, export, force):
         """Stop serving. PreconditionFailed while somebody is connected, unless `force`."""
         number = short('x', export)

@@ -47,7 +47,9 @@ def _load_one(conf, host, name):
     odd = [pool for pool in settings.pools if not facts.BACKEND.match(pool)]
     if odd or not settings.pools:
         raise exceptions.InvalidRequest(f'[{name}] pools: {f"{odd[0]!r} is no name" if odd else "there is none"}')
-    return Backend(name, loaded(settings, host, name), settings.driver, tuple(settings.types), settings.array_id)
+    made = loaded(settings, host, name)
+    made.state_path = conf.state_path
+    return Backend(name, made, settings.driver, tuple(settings.types), settings.array_id)
 
 
 class Backend:

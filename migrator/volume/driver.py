@@ -26,6 +26,9 @@ class VolumeDriver(abc.ABC):
     #: What the array can do, shown by `migrator backend show`: in words that do not change.
     capabilities: tuple[str, ...] = ()
 
+    #: Directory of the agent's host for what the driver must know again after a restart, set before `start`; '' is none.
+    state_path = ''
+
     def __init__(self, conf, host, backend):
         """Keep `conf` (the backend's own group of an oslo.config ConfigOpts), `host` (migrator's name of the agent's host) and
         `backend` (the group's name); no I/O."""

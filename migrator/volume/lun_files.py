@@ -10,7 +10,8 @@ from migrator import concurrency, exceptions, programs
 from migrator.rpc import volume_facts as facts
 from migrator.states import LunState
 from migrator.volume import driver
-from migrator.volume.records import Record, Records, no_room, sync
+from migrator.volume.durable import no_room, sync
+from migrator.volume.records import Record, Records
 
 replace = dataclasses.replace
 
@@ -29,9 +30,13 @@ class LunFiles(driver.VolumeDriver):
 
     def __init__(self, conf, host, backend):
         super().__init__(conf, host, backend)
-        self._records = Records(dict(conf.pools))
+        self._records = Records(dict(conf.pools), self._memory)
         self._locks = {}
         self._locks_lock = concurrency.native_lock()
+
+    def _memory(self):
+        """Name the file that remembers the pools."""
+        return os.path.join(self.state_path, f'{self.host}-{self.backend}-pools.json') if self.state_path else ''
 
     # --- who serves them ---
 

@@ -4,16 +4,17 @@ Written whole, flushed and renamed, so that a crash leaves the old or the new re
 does not exist: the record is written before the LUN's file is made, and removed after it.
 """
 import dataclasses
-import errno
 import json
 import os
-import tempfile
 
 from oslo_log import log
 
 from migrator import exceptions
 from migrator.rpc import volume_facts
 from migrator.states import LunState
+from migrator.volume import durable
+from migrator.volume.durable import FULL, no_room, sync, write
+from migrator.volume.pools import Pools
 
 LOG = log.getLogger(__name__)
 
@@ -27,9 +28,6 @@ WITHIN = 'lun:'
 #: removed, for its exports end first, and that is written down.
 SPARE = '.lun-spare'
 SPARE_BYTES = 16384
-#: By these a file system says that it is full.
-FULL = (errno.ENOSPC, errno.EDQUOT)
-
 
 @dataclasses.dataclass(frozen=True)
 class Mirror:
@@ -68,10 +66,10 @@ class Record:
 
 
 class Records:
-    """The records of one array. pools: {pool: directory}."""
+    """The records of one array. pools: {pool: directory}. memory: see pools.Pools, which says why a pool may not be there."""
 
-    def __init__(self, pools):
-        self.pools = pools
+    def __init__(self, pools, memory=lambda: ''):
+        self.pools = Pools(pools, memory)
 
     def path(self, record):
         """Where the LUN's data is."""
@@ -90,28 +88,55 @@ class Records:
 
     def all(self):
         """Read every record; one that cannot be read raises DriverError, for its LUN may be in use."""
-        found = []
-        for pool, directory in self.pools.items():
-            try:
-                names = sorted(os.listdir(directory))
-            except OSError as error:
-                raise exceptions.DriverError(f'pool {pool}: {directory} cannot be read: {error.strerror}') from error
-            records = (self.get(pool, n.removesuffix(SUFFIX)) for n in names if n.endswith(SUFFIX) and not n.startswith('.'))
-            found += [r for r in records if r is not None]
+        found, unreadable = self.look()
+        for why in unreadable.values():
+            raise exceptions.DriverError(why)
         return found
+
+    def look(self, *pools):
+        """Read what can be read, of some pools or of all. Returns the Records, and {(pool, name): why it cannot be read}; the name is '' if
+        nothing of the pool can be."""
+        found, unreadable = [], {}
+        for pool in pools or self.pools:
+            try:
+                names = sorted(os.listdir(self.pools[pool]))
+            except exceptions.DriverError as error:
+                unreadable[pool, ''] = str(error)
+                continue
+            except OSError as error:
+                unreadable[pool, ''] = f'pool {pool} cannot be read: {error}'
+                continue
+            for name in (n.removesuffix(SUFFIX) for n in names if n.endswith(SUFFIX) and not n.startswith('.')):
+                try:
+                    found.append(self.get(pool, name))
+                except exceptions.MigratorError as error:
+                    unreadable[pool, name] = str(error)
+        return [record for record in found if record is not None], unreadable
+
+    def tidy(self):
+        """Remove what somebody left who died while he wrote a record. Only while nobody writes any."""
+        for pool in self.pools:
+            try:
+                durable.tidy(self.pools[pool])
+            except (exceptions.DriverError, OSError) as error:
+                LOG.warning('what is left of records in pool %s is not removed: %s', pool, error)
 
     def put(self, record):
         """Make a record durable; returns it."""
         place = self._place(record.pool, record.name) + SUFFIX
         text = json.dumps({'version': VERSION, **dataclasses.asdict(record)})
         directory = self.pools[record.pool]
+
+        def store():
+            self.pools.claim(record.pool)
+            write(place, text)
         try:
             try:
-                _write(place, text)
+                store()
             except OSError as error:
                 if error.errno not in FULL or not _give_up_spare(directory):
                     raise
-                _write(place, text)
+                store()
             sync(directory)
             _keep_spare(directory)
         except OSError as error:
@@ -154,23 +179,14 @@ def parse(data, path):
         if data.pop('version') != VERSION:
             raise ValueError('it was written by another version of migrator')
         mirror = data.pop('mirror')
-        return Record(**{**data, 'state': LunState(data['state']), 'mirror': Mirror(**mirror) if mirror else None})
+        record = Record(**{**data, 'state': LunState(data['state']), 'mirror': Mirror(**mirror) if mirror else None})
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f'{path} is no record of a LUN: {error}') from error
-
-
-def _write(place, text):
-    """Replace a file by one with this text, which is durable. Its name is not, until the directory is flushed."""
-    descriptor, temporary = tempfile.mkstemp(prefix='.lun-', dir=os.path.dirname(place))
-    try:
-        with os.fdopen(descriptor, 'w', encoding='utf-8') as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.rename(temporary, place)
-    except OSError:
-        os.unlink(temporary)
-        raise
+    odd = [part for part in (record, record.mirror) if part is not None for field in dataclasses.fields(part)
+           if not isinstance(getattr(part, field.name), field.type)]
+    if odd or not all(isinstance(writable, bool) for writable in record.exports.values()):
+        raise ValueError(f'{path} is no record of a LUN: something in it is of another kind')
+    return record
 
 
 def _keep_spare(directory):
@@ -193,18 +209,3 @@ def _give_up_spare(directory):
     except FileNotFoundError:
         return False
     return True
-
-
-def no_room(error, what):
-    """Turn an OSError into the typed error that a caller understands."""
-    kind = exceptions.NoSpace if error.errno in FULL else exceptions.DriverError
-    return kind(f'{what} cannot be written: {error.strerror or error}')
-
-
-def sync(directory):
-    """Make a directory's entries durable."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -12,6 +12,7 @@ from migrator.rpc import volume_facts as vf
 from migrator.states import LunState
 from migrator.volume.drivers.file.driver import FileDriver
 from migrator.volume.drivers.file.served import Served
+from migrator.volume.pools import MARK
 from tests import base
 from tests.contract import volume_driver
 from tests.contract.volume_driver import MIB, SIZE
@@ -57,7 +58,7 @@ class FileHarness(NbdClients, volume_driver.VolumeHarness):
         wait_until(lambda: not self.daemons(driver), 20, 'the end of the storage daemons')
 
     def left(self, driver):
-        return {path.name for path in pathlib.Path(driver.conf.pools['fast']).iterdir()}
+        return {path.name for path in pathlib.Path(driver.conf.pools['fast']).iterdir()} - {MARK}
 
     def restart_array(self, driver):
         self.kill(driver)

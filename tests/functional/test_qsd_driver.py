@@ -26,10 +26,11 @@ from tests.lab.array import Array
 
 class QsdHarness(NbdClients, volume_driver.VolumeHarness):
     """Two storage daemons; clients are qemu-io, nbdcopy and nbdinfo. keys: folder of certificates; those named in `tls` want TLS.
-    take_over: the option. pools: of each array."""
+    take_over: the option. pools: of each array. state_path: of both agents."""
 
-    def __init__(self, use_fixture, form, keys=None, tls='ab', take_over='async', pools=('fast',)):
+    def __init__(self, use_fixture, form, keys=None, tls='ab', take_over='async', pools=('fast',), state_path=''):
         self.form = form
+        self.state_path = state_path
         self.keys = keys
         self.take_over = take_over
         self.arrays = {name: use_fixture(Array(name, pools, keys=keys if name in tls else None)) for name in 'ab'}
@@ -42,6 +43,7 @@ class QsdHarness(NbdClients, volume_driver.VolumeHarness):
             pools=array.pools, qmp_socket=str(array.socket), array_timeout=10.0, array_patience=30.0, format=self.form,
             take_over=self.take_over, tls_credentials=str(array.keys or ''), listen_address=array.address, listen_port=array.port)
         driver = QsdDriver(conf, 'host', name)
+        driver.state_path = self.state_path
         driver.start()
         return driver
 

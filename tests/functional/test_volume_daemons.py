@@ -10,6 +10,7 @@ from migrator.rpc import volume_facts as vf
 from migrator.rpc.context import MigratorContext
 from migrator.rpc.volume import VolumeAPI
 from migrator.states import OperationState
+from migrator.volume.pools import MARK
 from tests import base, services
 from tests.cluster import Cluster
 from tests.functional.nbd_clients import NbdClients, storage_daemons
@@ -126,5 +127,5 @@ class FilesTest(base.TestCase):
         for step in ('create_target_volume', 'copy_volume', 'verify_volume', 'unexport_volume', 'delete_source_volume'):
             self.do(step, plan=plan)
         self.assertTrue((self.temp_dir / 'slow' / f'{target.lun}.raw').read_bytes() == expected)
-        self.assertEqual([], list((self.temp_dir / 'fast').iterdir()))
+        self.assertEqual([MARK], [path.name for path in (self.temp_dir / 'fast').iterdir()])
         self.cluster.wait_for(lambda: not storage_daemons(self.temp_dir / 'run'), 'the end of the storage daemons')

@@ -9,6 +9,7 @@ import subprocess
 
 import fixtures
 
+from migrator.volume.pools import MARK
 from tests.lab.errors import LabError
 from tests.lab.processes import wait_until
 from tests.service_keeper import free_port
@@ -73,8 +74,8 @@ class Array(fixtures.Fixture):
         self.start()
 
     def files(self, pool='fast'):
-        """Name what lies in a pool."""
-        return {path.name for path in pathlib.Path(self.pools[pool]).iterdir()}
+        """Name what lies in a pool, but for its mark, which stays."""
+        return {path.name for path in pathlib.Path(self.pools[pool]).iterdir()} - {MARK}
 
     def ask(self, command, **arguments):
         """Ask the daemon itself, by QMP; returns its answer. Its monitor serves one client at once: an agent's session goes first.

@@ -55,6 +55,21 @@ class HeartbeatTest(ManagerTestCase):
         go.set()
         support.wait_for(lambda: not self.beat().backends[0].offline)
 
+    def test_a_mirror_whose_array_hangs_holds_up_neither_the_heartbeat_nor_others(self):
+        """Given take-overs of which an array does not say how far they are, then the heartbeat comes in time, with what was known last."""
+        self.outcome('migrate_volume_target')
+        self.beat()
+        entered, go = self.new.script.hold('progress')
+        self.now += 1.0
+        began = time.monotonic()
+        for _ in range(3):
+            self.assertEqual(40, self.beat().progress[samples.MIGRATION]['done'])
+        self.assertLess(time.monotonic() - began, support.DEADLINE / 2)
+        self.assertEqual((True, 2), (entered.is_set(), self.new.script.did().count('progress')))
+        self.new.script.results['progress'] = vf.Progress(True, 100, 90)
+        go.set()
+        support.wait_for(lambda: self.beat().progress[samples.MIGRATION]['done'] == 90)
+
     def test_what_is_kept_of_copies_goes_when_their_migrations_have_ended(self):
         """Given checkpoints of three copies, when the conductor says that two migrations have ended, and one that was not asked about,
         then these two are forgotten; what cannot be is told of again."""

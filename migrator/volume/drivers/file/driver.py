@@ -33,7 +33,8 @@ class FileDriver(LunFiles):
             os.makedirs(self.conf.run_directory, mode=0o750, exist_ok=True)
         except OSError as error:
             raise exceptions.DriverError(f'{self.conf.run_directory} cannot be made: {error.strerror}') from error
-        for record in self._records.all():
+        self._records.tidy()
+        for record in self._records.look()[0]:
             if not record.exports:
                 self._served(record.pool, record.name).drop_nodes(record)       # what an agent left that died in an unexport
         self.pools()
@@ -43,9 +44,8 @@ class FileDriver(LunFiles):
 
     def pools(self):
         """Describe the pools; what is recorded and not served is served again."""
-        found = tuple(self._pool(name, directory) for name, directory in self._records.pools.items())
-        failed = {}
-        for record in self._records.all():
+        records, failed = self._records.look()
+        for record in records:
             if record.exports and record.state is LunState.READY:
                 self._serve(record, failed)
         for key, why in failed.items():
@@ -54,7 +54,7 @@ class FileDriver(LunFiles):
         for pool, lun in self._unserved.keys() - failed.keys():
             LOG.info('LUN %s of pool %s is served again', lun, pool)
         self._unserved = failed
-        return found
+        return tuple(self._pool(name, directory) for name, directory in self._records.pools.items())
 
     def _serve(self, record, failed):
         """Serve one LUN as it is recorded by now, unless somebody works on it: he sees to that. failed: gets why it cannot be."""
@@ -133,7 +133,7 @@ class FileDriver(LunFiles):
     def _free_port(self, record):
         """Give the LUN a port that no other LUN has, and that is not known to be somebody else's. Raises DriverError if there is none."""
         with self._ports_lock:
-            recorded = {other.port for other in self._records.all() if (other.pool, other.name) != (record.pool, record.name)}
+            recorded = {other.port for other in self._records.look()[0] if (other.pool, other.name) != (record.pool, record.name)}
             self._ports = {key: port for key, port in self._ports.items() if key != (record.pool, record.name)}
             used = recorded | set(self._ports.values()) | self._taken
             free = next((port for port in range(self.conf.first_port, self.conf.last_port + 1) if port not in used), None)

@@ -34,10 +34,14 @@ class QsdDriver(LunFiles):
                                   self._stopping)
 
     def start(self):
-        """Meet the daemon, bring back what it forgot, and end what an agent before us left in the midst of a switch."""
+        """Meet the daemon, end what an agent before us left in the midst of a switch, and bring back what is not served: the daemon forgot
+        it, or the agent before us could not serve it."""
         self._stopping.clear()
-        with self._array() as array:
+        self._records.tidy()
+        with self._monitor.session() as session:
+            array = Array(session, self._records, self.conf.tls_credentials)
             self._takeover.settle_all(array)
+            self._restore(array)
 
     def stop(self):
         """Let the take-overs go on without us; but those whose clients are held back are ended first."""
@@ -67,6 +71,14 @@ class QsdDriver(LunFiles):
         tls = bool(self.conf.tls_credentials)
         uri = f'{"nbds" if tls else "nbd"}://{self.conf.listen_address}:{self.conf.listen_port}/{export}'
         return facts.Connection(uri, record.exports[export], record.size, tls)
+
+    def unexport(self, pool, lun, export, force=False):
+        """Stop serving a LUN; not while that would hold up all others, unless by force."""
+        with self._array() as array:
+            record = self._records.get(pool, lun)
+            if record is not None and not force and array.has_export(export):
+                array.check_remote(record)
+        return super().unexport(pool, lun, export, force)
 
     def delete(self, pool, lun, owner=''):
         """Remove the file, then the record; what was moved here from another pool, and not to the end, comes no further first."""
@@ -186,25 +198,42 @@ class QsdDriver(LunFiles):
             yield array
 
     def _restore(self, array):
-        """Serve every LUN as recorded; last those that need another array, which may be silent: no guest of the others waits for it."""
+        """Serve every LUN as recorded. What cannot be is tried again, and keeps no other one waiting."""
         self._unserved.clear()
-        for record in sorted(self._records.all(), key=lambda record: record.mirror is not None):
-            self._bring_back(array, record)
+        self._bring_back_all(array)
         array.mark_restored()
+
+    def _bring_back_all(self, array, *pools):
+        """Serve the LUNs of some pools or of all; last those that need another array, which may be silent."""
+        records, unreadable = self._records.look(*pools)
+        for pool in pools:
+            if (pool, '') not in unreadable and self._unserved.served((pool, '')):
+                LOG.info('pool %s is there again', pool)
+        for key, why in unreadable.items():
+            self._failed(key, why)
+        for record in sorted(records, key=lambda record: record.mirror is not None):
+            self._bring_back(array, record.pool, record.name)
 
     def _retry(self, array):
         """Try those again that could not be served, each after a pause that grows."""
-        for key in self._unserved.due():
-            self._bring_back(array, self._records.get(*key), key)
+        for pool, lun in self._unserved.due():
+            if lun:
+                self._bring_back(array, pool, lun)
+            else:
+                self._bring_back_all(array, pool)
 
-    def _bring_back(self, array, record, key=None):
-        key = key or (record.pool, record.name)
+    def _bring_back(self, array, pool, lun):
         try:
+            record = self._records.get(pool, lun)
             if record is not None and record.state is LunState.READY:
                 array.bring_back(record)
         except exceptions.AgentError as error:
-            if self._unserved.failed(key, str(error)):
-                LOG.error('LUN %s of pool %s cannot be served: %s', key[1], key[0], error)
+            self._failed((pool, lun), str(error))
         else:
-            if self._unserved.served(key):
-                LOG.info('LUN %s of pool %s is served again', key[1], key[0])
+            if self._unserved.served((pool, lun)):
+                LOG.info('LUN %s of pool %s is served again', lun, pool)
+
+    def _failed(self, key, why):
+        """Note what cannot be served, a LUN or a whole pool; the log has it once."""
+        if self._unserved.failed(key, why):
+            LOG.error('%s cannot be served: %s', f'LUN {key[1]} of pool {key[0]}' if key[1] else f'what pool {key[0]} has', why)

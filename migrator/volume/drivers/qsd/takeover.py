@@ -148,7 +148,7 @@ class Takeover:
     def settle_all(self, array):
         """End what an agent left that died in the midst of a switch, and for which clients wait. For every start and heartbeat."""
         jobs = {number: status for number, status in array.jobs().items() if status in ('pending', 'concluded')}
-        for record in self._records.all() if jobs else ():
+        for record in self._records.look()[0] if jobs else ():
             if job_id(record) in jobs:
                 try:
                     self.settle(array, record)
