@@ -118,7 +118,7 @@ class VolumeNotUsable(Conflict):
 
 
 class SameBackend(Conflict):
-    """The volume is at that backend and in that pool already."""
+    """The volume is at that backend already, and no other of its pools was named."""
 
 
 class BackendOffline(Conflict):

@@ -3,7 +3,7 @@
     python tools/run_jobs.py [--full] [--only WORD] [JOB...]
 
 Jobs: style, unit, unit-eventlet, functional, faults. --only takes of each job those checks or tests whose names match WORD, a regular
-expression. Results are kept in .stestr, or where MIGRATOR_TEST_RESULTS says. Each job runs in a process group of its own, which
+expression. Results are kept in .test-results, or where MIGRATOR_TEST_RESULTS says. Each job runs in a process group of its own, which
 a watchdog ends if this process is killed; the servers that the tests started end with it.
 """
 import argparse
@@ -234,11 +234,11 @@ def sharing(job, store):
     return ['--worker-file', str(path)]
 
 
-def run_tests(watchdog, job, only):
-    """Run one job of tests with stestr; return its Counts."""
+def run_tests(watchdog, job, only, named):
+    """Run one job of tests with stestr; return its Counts. named: it was asked for by name, and must have a test that matches."""
     what = TEST_JOBS[job]
     seconds = what.seconds * (FULL_FACTOR if os.environ.get('MIGRATOR_TEST_FULL') == '1' else 1)
-    store = pathlib.Path(os.environ.get('MIGRATOR_TEST_RESULTS', ROOT / '.stestr')) / job
+    store = pathlib.Path(os.environ.get('MIGRATOR_TEST_RESULTS', ROOT / '.test-results')) / job
     shutil.rmtree(store, ignore_errors=True)
     store.mkdir(parents=True)
     stestr = [*tool('stestr'), '--repo-url', str(store), '--test-path', what.folder, '--top-dir', str(ROOT)]
@@ -247,6 +247,9 @@ def run_tests(watchdog, job, only):
     code = run(watchdog, [*command, *([only] if only else [])], what.env, seconds)
     last = subprocess.run([*stestr, 'last', '--subunit'], cwd=ROOT, capture_output=True, timeout=120)
     counts = count(last.stdout)
+    if only and not named and not (counts.passed or counts.failed or counts.skipped):
+        print(f'no test here has {only!r} in its name', flush=True)
+        return counts
     if not counts.failed and (code != 0 or counts.passed + counts.skipped == 0):
         why = f'stestr ended with {code}, {counts.passed} tests passed: counted as a failure'
         counts = counts._replace(failed=1, failures=((job, why),))
@@ -298,7 +301,7 @@ def main():
         for job in chosen.jobs or ['style', *TEST_JOBS]:
             print(f'\n==== {job} ====', flush=True)
             start = time.monotonic()
-            counts = run_style(watchdog, chosen.only) if job == 'style' else run_tests(watchdog, job, chosen.only)
+            counts = run_style(watchdog, chosen.only) if job == 'style' else run_tests(watchdog, job, chosen.only, job in chosen.jobs)
             table.append((job, counts, time.monotonic() - start))
     finally:
         watchdog.stop()

@@ -51,7 +51,12 @@ def host(text):
 
 def instance(text):
     """Read an instance's uuid or name."""
-    words(text, 'the instance', 128)
+    return called(text, 'the instance')
+
+
+def called(text, what):
+    """Read a uuid, in whichever case, or a name."""
+    words(text, what, 128)
     return text.lower() if facts.UUID.match(text.lower()) else text
 
 

@@ -37,6 +37,9 @@ ALL = (
     output.Column('last_seen', 'Last seen', output.moment),
 )
 
+#: For --long and CSV.
+LONG = (*ALL, output.Column('why', 'Why'))
+
 LIST = tuple(column for column in ALL if column.key not in ('enabled', 'debts', 'last_seen'))
 
 SHOW = (
@@ -58,7 +61,7 @@ class BackendList(base.ListCommand):
     """List all backends of all volume agents."""
 
     columns = LIST
-    long = ALL
+    long = LONG
     nothing = 'no volume agent has told of a backend yet'
 
     def ask(self, _parsed):

@@ -54,9 +54,8 @@ class Displayed(Request):
         nested = parsed.formatter in NESTED
         table = parsed.formatter == 'table'
         names = list(shown) if nested else [c.heading if table else c.key for c in shown]
-        known = {name: name for name in names}
-        if not nested:
-            known.update({form: name for c, name in zip(shown, names, strict=True) for form in (c.key, c.heading)})
+        known = {} if nested else {form: name for c, name in zip(shown, names, strict=True) for form in (c.key, c.heading)}
+        known |= {name: name for name in names}         # last: what this format calls a column is meant first
         known = {self._normalize_column_name(form): name for form, name in known.items()}
         for group in ('columns', 'sort_columns'):
             wanted = [self._normalize_column_name(name) for name in getattr(parsed, group, [])]

@@ -24,7 +24,7 @@ MEANINGS = (
     (OK, 'done; with --wait: completed; with abort --wait: cancelled'),
     (ERROR, 'an error that fits nothing below'),
     (USAGE, 'wrong usage or a malformed request; nothing was changed'),
-    (NOT_FOUND, 'no such instance, host, migration or debt'),
+    (NOT_FOUND, 'no such instance, volume, host, backend, migration or debt'),
     (CONFLICT, 'not possible in the present state; nothing was changed. Also a dry run that says no, and an abort that came too late'),
     (AGENT, 'an agent refused or failed'),
     (UNAVAILABLE, 'no conductor answered, or the broker cannot be reached'),

@@ -61,7 +61,7 @@ SHOW = (
 
 def volume(text):
     """Read a volume's id or name."""
-    return arguments.instance(text)
+    return arguments.called(text, 'the volume')
 
 
 def bytes_of(text, what):

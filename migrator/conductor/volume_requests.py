@@ -163,7 +163,8 @@ class VolumeRequests:
         if here is None:
             raise exceptions.BackendNotFound(f'the backend of {called(row)}, {row.host}@{row.backend}, is not known any more')
         if destination in (places.name_of(row.host, row.backend, row.pool), places.name_of(row.host, row.backend)):
-            raise exceptions.SameBackend(f'{called(row)} is at {places.name_of(row.host, row.backend, row.pool)} already')
+            raise exceptions.SameBackend(f'{called(row)} is at {places.name_of(row.host, row.backend, row.pool)} already; '
+                                         'for another pool of that backend, name it')
         placement.check_backend(here, self._leaving)
         place, pool = placement.choose(found, row.size, options['new_type'] or row.type, destination, self._usable)
         return row, place, pool

@@ -129,10 +129,11 @@ class LunFiles(driver.VolumeDriver):
         path = self._records.path(record)
         try:
             if record.format == 'raw':
-                with open(path, 'wb') as stream:
+                with open(path, 'wb', opener=_private) as stream:
                     stream.truncate(record.size)
                     os.fsync(stream.fileno())
             else:
+                os.close(_private(path, os.O_CREAT | os.O_WRONLY))      # qemu-img keeps the mode of what is there
                 programs.run(['qemu-img', 'create', '-q', '-f', record.format, path, str(record.size)], QEMU_IMG_SECONDS)
             sync(os.path.dirname(path))
         except OSError as error:
@@ -221,6 +222,11 @@ class LunFiles(driver.VolumeDriver):
             yield
         finally:
             lock.release()
+
+
+def _private(path, flags):
+    """Open a LUN's file, made for the agent and its group alone: it has what guests have written."""
+    return os.open(path, flags, 0o660)
 
 
 class Busy(exceptions.DriverError):

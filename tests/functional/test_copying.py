@@ -10,6 +10,7 @@ import threading
 from migrator import exceptions
 from migrator.rpc import volume_facts as facts
 from migrator.volume import copying
+from migrator.volume.pools import MARK
 from tests import base
 from tests.functional.keys import make_keys
 from tests.functional.test_qsd_driver import QsdHarness
@@ -27,6 +28,7 @@ import json, sys, time
 from migrator import concurrency
 concurrency.setup()
 from migrator.volume import copying
+from migrator.volume.pools import MARK
 folder, migration, source, destination, rate = sys.argv[1:]
 copies = copying.Copying(folder)
 ends = copying.End(source, 'a'), copying.End(destination, 'b')
@@ -208,8 +210,10 @@ class CopyingTest(base.TestCase):
 
     def test_a_full_destination_is_no_space_and_the_copy_goes_on_when_there_is_room(self):
         pool = pathlib.Path(self.harness.arrays['b'].pools['fast'])
+        mark = (pool / MARK).read_bytes()
         subprocess.run(['mount', '-t', 'tmpfs', '-o', 'size=72M', 'tmpfs', pool], check=True, timeout=30)
         self.addCleanup(subprocess.run, ['umount', '--lazy', pool], check=True, timeout=30)
+        (pool / MARK).write_bytes(mark)                 # else it would be taken for another one
         self.harness.b.create('fast', 'thin', SIZE, MIGRATION)
         filler = pool / 'somebody-else'
         filler.write_bytes(bytes(60 * MIB))

@@ -37,6 +37,13 @@ class RestartTest(base.TestCase):
         self.a.stop()
         self.a = self.harness.driver('a')
 
+    def test_who_may_read_the_data(self):
+        """Given LUNs in either format, then what guests have written is not for everybody on the array's host."""
+        self.harness.b._format = 'qcow2'
+        self.harness.b.create('fast', 'vol', SIZE, str(uuid.uuid4()))
+        for path in (pathlib.Path(self.array.pools['fast'], 'near.raw'), pathlib.Path(self.harness.arrays['b'].pools['fast'], 'vol.qcow2')):
+            self.assertEqual(0, path.stat().st_mode & 0o007, path)
+
     def test_a_record_that_cannot_be_read(self):
         """Given a record that is damaged, when the array is restarted, then all other LUNs are served, and of that one everybody is told
         what is wrong; when it is mended it is served, without anybody's doing."""

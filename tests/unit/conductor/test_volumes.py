@@ -307,7 +307,7 @@ class MigrateTest(VolumeCase):
         self.make(type='premium')
         self.make('shared', multiattach=True)
         for error, words, name, where, options in (
-                (exceptions.SameBackend, 'at alpha@gold#fast already', 'data', 'alpha@gold#fast', {}),
+                (exceptions.SameBackend, 'at alpha@gold#fast already; for another pool', 'data', 'alpha@gold#fast', {}),
                 (exceptions.BackendNotFound, 'beta@iron', 'data', 'beta@iron', {}),
                 (exceptions.MigrationRefused, 'does not serve volumes of type premium', 'data', 'alpha@bronze#fast', {}),
                 (exceptions.InvalidRequest, 'no volume type silk', 'data', 'beta@silver', {'new_type': 'silk'}),
