@@ -6,6 +6,8 @@ UNITS = {'': 1, 'K': 1 << 10, 'M': 1 << 20, 'G': 1 << 30, 'T': 1 << 40}
 MIB = 1 << 20
 DISK_KEYS = ('target', 'size', 'format', 'backing', 'directory', 'serial')
 VOLUME_KEYS = ('target', 'uri', 'serial', 'format')
+#: Digits that a number may have; Python does not even read those of some thousand.
+LONGEST = 30
 
 
 def size(text, unit=1):
@@ -15,7 +17,7 @@ def size(text, unit=1):
     """
     digits = text.rstrip('KMGTkmgt') if text[:1].isdigit() else ''
     suffix = text[len(digits):].upper()
-    if not digits.isascii() or not digits.isdigit() or suffix not in UNITS:
+    if not digits.isascii() or not digits.isdigit() or len(digits) > LONGEST or suffix not in UNITS:
         raise exceptions.InvalidRequest(f'{text!r:.60} is not a size; a size is a whole number, with K, M, G or T for powers of 1024')
     return int(digits) * (UNITS[suffix] if suffix else unit)
 

@@ -12,8 +12,9 @@ from migrator.volume.qmp import Refused
 #: A node that says that everything recorded was brought back; a daemon without it has been restarted since.
 RESTORED = 'migrator-restored'
 
-#: Seconds for which a take-over waits for its remote to come back before writes fail.
-RECONNECT = 60
+#: Seconds for which a take-over waits for its remote to come back before writes fail: long enough for a daemon that is started again. Guests
+#: stop on errors and are resumed; but who lets go of such a LUN, or undoes its take-over, holds up the whole daemon for as long.
+RECONNECT = 8
 
 #: Bytes that a mirror has under way. What clients read meanwhile waits behind them on the link to the remote: with QEMU's 16 MiB a guest
 #: that was given the volume was seen to stand still for three seconds where that link carries 5 MB a second.
