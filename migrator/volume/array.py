@@ -12,7 +12,7 @@ from migrator.volume.qmp import Refused
 #: A node that says that everything recorded was brought back; a daemon without it has been restarted since.
 RESTORED = 'migrator-restored'
 
-#: Seconds for which a take-over waits for its remote to come back before writes fail: long enough for a daemon that is started again. Guests
+#: Seconds for which a take-over waits for its remote to come back before writes fail: enough for a daemon that is started again. Guests
 #: stop on errors and are resumed; but who lets go of such a LUN, or undoes its take-over, holds up the whole daemon for as long.
 RECONNECT = 8
 

@@ -1,11 +1,11 @@
 """Kill any daemon of a volume's migration, or an array, while a client writes to the volume; find what it wrote, and nothing left.
 
-Real daemons as processes, a real broker and database, and two real storage daemons. The lines are those of `volume_matrix` on the two
-courses that real arrays take, a take-over and a copy; an array dies while each step is under way; and agent, conductor and both arrays die
-on each side of the marker, while the array holds the client back. As soon as the volume can be attached a
-client gets it and writes, until the migration is over and for a while more; a connection that breaks it makes anew, as the host of a guest
-does. At the end the migration has ended, one array has the volume, where the database says, with every write that was acknowledged;
-nothing is exported, locked, owed or half taken over, and the audit finds nothing.
+Real daemons as processes, a real broker and database, and three real storage daemons. The lines are those of `volume_matrix` on the courses
+that real arrays take: take-overs while the volume is used and at once, a copy, and a move between pools; an array dies while each step is
+under way; and agent, conductor and both arrays die on each side of the marker, while the array holds the client back. As soon as the volume
+can be attached a client gets it and writes, until the migration is over and for a while more; a connection that breaks it makes anew, as
+the host of a guest does. At the end the migration has ended, one array has the volume, where the database says, with every write that
+was acknowledged; nothing is exported, locked, owed or half taken over, and the audit finds nothing.
 
 All cases run with MIGRATOR_TEST_FULL=1 (`tools/test --full`); otherwise a sample, another one each day. MIGRATOR_TEST_SEED chooses one.
 """
@@ -35,11 +35,13 @@ from tests.lab.array import Array
 
 SEED = os.environ.get('MIGRATOR_TEST_SEED') or datetime.datetime.now(datetime.UTC).date().isoformat()
 FULL = os.environ.get('MIGRATOR_TEST_FULL') == '1'
-#: How many cases of each victim a sample has: either agent, the conductor, either array; and of whatever dies in a switch.
+#: How many cases of each victim a sample has: either agent, the conductor, each array; and of whatever dies in a switch.
 SAMPLE = 2
 
 SOURCE, TARGET = 'east', 'west'
-HERE, THERE = 'east@a', 'west@b'
+HERE = 'east@a#fast'
+#: Where the course leads to, by its name.
+THERE = {'async': 'west@b#fast', 'copy': 'west@b#fast', 'sync': 'west@s#fast', 'pools': 'east@a#slow'}
 SIZE = 32 * MIB
 DATA = random.Random(SEED).randbytes(SIZE)
 #: How fast data is copied, or follows, in bytes a second; and where the client has to come first, until an array has died under it.
@@ -111,11 +113,12 @@ class RealKillCases(ClassFixtures):
     @classmethod
     def setUpClass(cls):
         urls = [cls.use(services.Broker()).url, cls.use(services.Database('mysql')).url]
-        cls.arrays = {name: cls.use(Array(name)) for name in 'ab'}
-        made = {name: {'driver': 'qsd', 'pools': f'fast:{array.pools["fast"]}', 'format': 'raw', 'qmp_socket': array.socket,
-                       'listen_address': array.address, 'listen_port': array.port, 'array_timeout': 5, 'array_patience': 15}
-                for name, array in cls.arrays.items()}
-        cls.cluster = cls.use(Cluster(*urls, hosts=('one',), arm=True, arrays={SOURCE: {'a': made['a']}, TARGET: {'b': made['b']}}))
+        cls.arrays = {name: cls.use(Array(name, ('fast', 'slow'))) for name in 'abs'}
+        made = {name: {'driver': 'qsd', 'pools': ','.join(f'{pool}:{path}' for pool, path in array.pools.items()), 'format': 'raw',
+                       'qmp_socket': array.socket, 'listen_address': array.address, 'listen_port': array.port, 'array_timeout': 5,
+                       'array_patience': 15, 'take_over': 'sync' if name == 's' else 'async'} for name, array in cls.arrays.items()}
+        cls.cluster = cls.use(Cluster(*urls, hosts=('one',), arm=True, arrays={
+            SOURCE: {'a': made['a']}, TARGET: {name: made[name] for name in 'bs'}}))
         cls.guest = cls.cluster.create('one')
         sys.stderr.write(f'{cls.__name__}: {"all cases" if FULL else f"sample of MIGRATOR_TEST_SEED={SEED}"}\n')
 
@@ -130,7 +133,7 @@ class RealKillCases(ClassFixtures):
             daemon.resume()
         self.cluster.wait_for(lambda: all(b['state'] == 'up' for b in self.api.backends()), 'all arrays up')
         self.name = f'data-{uuid.uuid4().hex[:8]}'
-        made = self.cluster.ended(self.api.volume_create(self.name, SIZE, f'{HERE}#fast'))
+        made = self.cluster.ended(self.api.volume_create(self.name, SIZE, HERE))
         self.assertEqual(Status.COMPLETED, made['status'], made)
         self.volume = made['volume_id']
         with open(self.file(), 'r+b') as stream:
@@ -139,12 +142,13 @@ class RealKillCases(ClassFixtures):
     def file(self):
         """Where the catalogue has the volume's data."""
         row = self.api.volume_show(self.name)
-        return pathlib.Path(self.arrays[row['pool'].partition('@')[2].partition('#')[0]].pools['fast']) / f'{row["lun"]}.raw'
+        array, _, pool = row['pool'].partition('@')[2].partition('#')
+        return pathlib.Path(self.arrays[array].pools[pool]) / f'{row["lun"]}.raw'
 
     def ask(self, course):
         """Ask for the migration, again and again as a caller without an answer would; returns it."""
         options = {'force_host_copy': course.name == 'copy', 'bandwidth': self.rate}
-        return self.api.volume_migrate(self.name, f'{THERE}#fast', options=options, request_id=f'once-{self.name}')
+        return self.api.volume_migrate(self.name, THERE[course.name], options=options, request_id=f'once-{self.name}')
 
     def asked(self):
         """The migration that was asked for, None before it is known."""
@@ -187,7 +191,7 @@ class RealKillCases(ClassFixtures):
 
     def switch_case(self, point, victim):
         """Have the agent of the target stand still at a point of the switch, and whoever is the victim die there under the client."""
-        course = volume_matrix.REAL_COURSES[0]
+        course = volume_matrix.ASYNC
         self.cluster.kill_at(point, 'switch', TARGET, signal.SIGSTOP)
         self.rate = SLOW_RATE
         user = self.begin(course)
@@ -222,15 +226,15 @@ class RealKillCases(ClassFixtures):
         self.assertIn(ended['status'], expected, ended)
         user.wait_writing(more=5)
         data = user.finish()
-        at = THERE if ended['status'] == Status.COMPLETED else HERE
+        at = THERE[course.name] if ended['status'] == Status.COMPLETED else HERE
         self.assertEqual([], self.settled(at), ended)
         self.assertTrue(self.file().read_bytes() == data, f'the data is not what was written: {ended}')
         self.assertEqual(Status.COMPLETED, self.cluster.ended(self.api.volume_delete(self.name))['status'])
-        self.assertEqual([set(), set()], [self.files(array) for array in self.arrays.values()])
+        self.assertEqual([set()] * 3, [self.files(array) for array in self.arrays.values()])
 
     def files(self, array):
         """What an array has of this volume."""
-        return {name for name in array.files() if self.volume in name}
+        return {f'{pool}/{name}' for pool in array.pools for name in array.files(pool) if self.volume in name}
 
     def settled(self, at):
         """Give the violations once what is owed is paid: at once if there are none."""
@@ -243,10 +247,11 @@ class RealKillCases(ClassFixtures):
     def violations(self, at):
         """Say in words what is not as it must be."""
         shown = self.api.volume_show(self.name)
-        found = [] if shown['pool'].startswith(f'{at}#') else [f'the catalogue has it at {shown["pool"]}, not at {at}']
+        found = [] if shown['pool'] == at else [f'the catalogue has it at {shown["pool"]}, not at {at}']
         luns = {name: [r for r in Records(array.pools).all() if self.volume in r.name] for name, array in self.arrays.items()}
         files = {name: self.files(array) for name, array in self.arrays.items()}
-        if files != {at[-1]: {f'{shown["lun"]}.lun', f'{shown["lun"]}.raw'}, ({'a', 'b'} - {at[-1]}).pop(): set()}:
+        array, _, pool = at.partition('@')[2].partition('#')
+        if files != {**{name: set() for name in self.arrays}, array: {f'{pool}/{shown["lun"]}.{end}' for end in ('lun', 'raw')}}:
             found.append(f'there are the files {files}')
         owed = [debt for debt in self.cluster.rows(tables.debt) if debt.paid_at is None]
         audit = self.api.audit()
@@ -273,7 +278,7 @@ def add_cases(cls):
         def test(self, course=course, point=point, key=key):
             self.daemon_case(course, point, key, 'conductor-0')
         setattr(cls, 'test_conductor_' + name_of(course.name, point, key), test)
-    for array in 'ab':
+    for array in 'abs':
         for course, step, _ in sample(array, (case for case in arrays if case[1] != UNDER_CLIENT and case[2] == array)):
             def test(self, course=course, step=step, array=array):
                 self.array_case(course, step, array)
@@ -291,8 +296,8 @@ class TestKillRealArrays(RealKillCases):
 
     def test_the_target_dies_under_the_client(self):
         """Each day: the array through which everything is read and written, while the data follows."""
-        self.array_case(volume_matrix.REAL_COURSES[0], UNDER_CLIENT, 'b')
+        self.array_case(volume_matrix.ASYNC, UNDER_CLIENT, 'b')
 
     def test_the_source_dies_under_the_client(self):
         """Each day: the array from which the rest of the data is fetched, and to which everything is written as well."""
-        self.array_case(volume_matrix.REAL_COURSES[0], UNDER_CLIENT, 'a')
+        self.array_case(volume_matrix.ASYNC, UNDER_CLIENT, 'a')

@@ -11,7 +11,8 @@ TABLE = WORKFLOWS['volume_migration']
 class Course(typing.NamedTuple):
     """One way that a migration may go: between which backends, what fails on it, its operations, and those that undo it.
 
-    fails: (method, action) of a simulated fault. observed: the step after which both arrays are asked.
+    fails: (method, action) of a simulated fault. observed: the step after which both arrays are asked. own: steps at which its agents do
+    something else than on the courses before it.
     """
 
     name: str
@@ -21,6 +22,7 @@ class Course(typing.NamedTuple):
     fails: tuple = ()
     observed: str = ''
     undos: tuple = ()
+    own: tuple = ()
 
     @property
     def status(self):
@@ -42,10 +44,14 @@ COURSES = (
            ('cancel_migration_target', 'unexport_volume')))
 
 
-#: The courses that real arrays take: `a` and `b` are storage daemons, which take over from one another; or a copy is asked for.
+#: The courses that real arrays take: all are storage daemons, of which `b` takes over while the volume is used, and `s` at once; or a copy
+#: is asked for; or `a` moves it to another of its own pools.
+ASYNC = Course('async', 'a', 'b', (*TAKEN, 'complete_migration_target', 'delete_source_volume'))
 REAL_COURSES = (
-    Course('async', 'a', 'b', (*TAKEN, 'complete_migration_target', 'delete_source_volume')),
-    Course('copy', 'a', 'b', ('export_volume', *COPIED, 'delete_source_volume')))
+    ASYNC,
+    Course('copy', 'a', 'b', ('export_volume', *COPIED, 'delete_source_volume')),
+    Course('pools', 'a', 'a', ('migrate_volume', 'delete_source_volume'), own=('migrate_volume',)),
+    Course('sync', 'a', 's', (*TAKEN, 'delete_source_volume'), own=('migrate_volume_target',)))
 #: Where the switch of a take-over may be interrupted, while the array holds its clients back; and whether the marker stands there.
 SWITCH_POINTS = {'before-marker': False, 'behind-marker': True, 'switched': True}
 
@@ -58,7 +64,7 @@ def agent_cases(courses=COURSES):
         if course.observed:
             yield from ((course, role, 'called', 'locate_volume') for role in type(TABLE.steps[0].on))
         for method in course.undos or course.steps:
-            if method not in seen:
+            if method not in seen or method in course.own:
                 seen.add(method)
                 yield from ((course, TABLE.line(method).on, point, method) for point in AGENT_POINTS)
 
@@ -87,7 +93,7 @@ def conductor_cases(courses=COURSES):
 
 def array_cases(courses):
     """Give (course, step, array) for the death of an array while a step is under way; either array at each step."""
-    yield from ((course, step, array) for course in courses for step in course.steps for array in (course.source, course.target))
+    yield from ((course, step, array) for course in courses for step in course.steps for array in sorted({course.source, course.target}))
 
 
 def switch_cases(victims):
