@@ -100,10 +100,9 @@ VOLUME_OPTS = [
                help='Directory of x509 files (ca-cert.pem, client-cert.pem, client-key.pem) with which copies reach exports that want TLS, '
                     'where the backend that they go to has no tls_credentials of its own. Empty: such volumes are not copied there.'),
     cfg.FloatOpt('copy_patience', default=60.0, min=1.0,
-                 help='Seconds for which neither end of a copy has answered anything when it is given up, and the migration is undone. An '
-                      'array that ends or restarts cuts its connections, which is seen at once; this is for one that hangs, or a network '
-                      'that swallows everything. It should be longer than the longest pause of an array that comes back by itself, such '
-                      'as a fail-over between its controllers.'),
+                 help='Seconds for which neither end of a copy has answered anything, or one of them could not be reached any more, when '
+                      'it is given up, and the migration is undone. It should be longer than the longest pause of an array that comes '
+                      'back by itself, such as a restart, or a fail-over between its controllers.'),
 ]
 
 #: What the group of every backend has.

@@ -2,6 +2,7 @@
 
 A copy is known by its migration's id, which also names its checkpoint in the agent's state directory. The checkpoint is written by the
 copier when the destination was flushed; a copy that was interrupted, by whatever died, goes on behind it when it is asked for again.
+So does one that has lost the connection to an array, for as long as the patience lasts: an array that is started again costs a few seconds.
 A checkpoint is of two named LUNs and a size, and one of others is not used. No copier outlives its agent, and no two work on one
 copy (see `migrator.volume.copier`).
 
@@ -32,6 +33,9 @@ INTERPRETER = '/usr/bin/python3'
 
 #: How many chunks of half a MiB are compared where sampling is enough.
 SAMPLES = 256
+
+#: Seconds before a copy that has lost an array is begun again.
+AGAIN_SECONDS = 1.0
 
 #: errno of a full file system or quota, as NBD passes them on.
 _FULL = (28, 122)
@@ -64,13 +68,15 @@ class _Job:
         self.child = None
         self.progress = facts.Progress(active=True)
         self.ending = None             # the exception that the job is to end with
+        self.ended = concurrency.native_event()
+        self.moved = 0                 # bytes, by copiers that have lost an array
 
 
 class Copying:
     """The copies and comparisons of one agent. folder: where checkpoints are; begin: starts a program, Child but for tests."""
 
     def __init__(self, folder, begin=Child, clock=time.monotonic, patience=60.0):
-        """patience: seconds without any answer after which a copy is given up."""
+        """patience: seconds without any answer, or without an array that was lost, after which a copy is given up."""
         self._folder = os.path.abspath(folder)      # the copier has another working directory
         self._begin, self._clock, self._patience = begin, clock, patience
         self._lock = concurrency.native_lock()
@@ -211,6 +217,7 @@ class Copying:
             if job is None:
                 return False
             job.ending = job.ending or why
+            job.ended.set()
             child = job.child
         if child is not None:
             child.kill()
@@ -227,14 +234,29 @@ class Copying:
             self._jobs[migration_id] = job
         try:
             LOG.info('%s of migration %s begins: %s to %s', words[0], migration_id, words[1], words[2])
-            code, said, last = self._talk(job, words)
+            code, said, last = self._talk_on(job, words)
             LOG.info('%s of migration %s ended: %s', words[0], migration_id, last.get('ended') or f'exit code {code}')
         finally:
             with self._lock:
                 del self._jobs[migration_id]
         if last.get('ended') in ('complete', 'different'):      # true whatever ended the process afterwards
-            return last
+            return {**last, 'moved': last.get('moved', 0) + job.moved}
         raise job.ending or _failure(code, said, last)
+
+    def _talk_on(self, job, words):
+        """Run copiers, each where the one before has lost an array, until one ends otherwise, or none came further for as long as the
+        patience lasts. The first one must have reached both ends: an address that is wrong stays wrong. Returns what `_talk` does."""
+        reached, until = 0, 0.0
+        while True:
+            code, said, last = self._talk(job, words)
+            if not last.get('lost') or not job.progress.total or job.ending is not None:
+                return code, said, last
+            if not until or job.progress.done > reached:
+                reached, until = job.progress.done, self._clock() + self._patience
+                LOG.warning('the %s of a copy is lost, and looked for again: %s', last['end'], last['error'])
+            if self._clock() >= until:
+                return code, said, last
+            job.ended.wait(AGAIN_SECONDS)
 
     def _talk(self, job, words):
         """Begin the program and take in what it says. Returns (exit code, its errors, the last line)."""
@@ -245,7 +267,7 @@ class Copying:
             child = self._begin(command)
         except OSError as error:
             raise exceptions.DriverError(f'the copier cannot be run: {error.strerror}') from error
-        last = {}
+        last, moved = {}, 0
         try:
             with self._lock:
                 job.child = child
@@ -257,11 +279,16 @@ class Copying:
             for line in child.lines():
                 last = json.loads(line)
                 if 'done' in last:
+                    moved = last.get('moved', 0)
                     job.progress = facts.Progress(True, last['total'], last['done'], last['rate'], last['done'] == last['total'])
         except ValueError as error:
             raise exceptions.DriverError(f'the copier said what is no JSON: {line!r:.80}') from error
         finally:
+            with self._lock:
+                job.child = None
             code, said = child.end()
+        if last.get('lost'):
+            job.moved += moved
         return code, said, last
 
 

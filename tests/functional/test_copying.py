@@ -164,7 +164,9 @@ class CopyingTest(base.TestCase):
         self.assertEqual([], os.listdir(self.folder))
         self.assertEqual(WRITTEN, self.copying.copy(MIGRATION, *self.pair)['bytes'])
 
-    def test_an_array_that_vanishes_is_an_error_and_the_copy_goes_on_when_it_is_back(self):
+    def test_an_array_that_vanishes_for_long_is_an_error_and_the_copy_goes_on_when_it_is_back(self):
+        self.copying = copying.Copying(str(self.folder), patience=3.0)
+        self.addCleanup(self.copying.stop)
         for name, words in (('a', 'source'), ('b', 'destination')):
             driver = {'a': self.harness.a, 'b': self.harness.b}[name]
             before, outcome = self.done(), self.start(8 * MIB)

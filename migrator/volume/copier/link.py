@@ -1,5 +1,6 @@
 """One end of a copy: a few connections to one NBD export, and what it says of its zeros."""
 import collections
+import errno
 import os
 
 import nbd
@@ -7,16 +8,20 @@ import nbd
 #: Connections to an export that allows several.
 CONNECTIONS = 4
 
+#: What requests end with when their connection does.
+LOST = (errno.ENOTCONN, errno.ESHUTDOWN, errno.ECONNRESET, errno.EPIPE, errno.ECONNREFUSED, errno.ETIMEDOUT)
+
 #: Bytes of which the allocation is asked for at once, and how far ahead of the copy.
 ASKED = 1 << 30
 
 
 class Failure(Exception):
-    """One end failed. end: 'source' or 'destination', '' is neither; errno: 0 when there is none."""
+    """One end failed. end: 'source' or 'destination', '' is neither; errno: 0 when there is none; lost: it is its connection that failed,
+    which may be had again."""
 
-    def __init__(self, end, words, errno=0):
+    def __init__(self, end, words, number=0, lost=False):
         super().__init__(words)
-        self.end, self.errno = end, errno
+        self.end, self.errno, self.lost = end, number, lost or number in LOST
 
 
 class Link:
@@ -37,7 +42,7 @@ class Link:
         try:
             handle.aio_connect_uri(self._uri)
         except nbd.Error as error:
-            raise self.failure(error) from error
+            raise self.unreachable(error) from error
         return handle
 
     def join(self, handle):
@@ -55,6 +60,10 @@ class Link:
         if isinstance(error, int):
             return Failure(self.name, os.strerror(error), error)
         return Failure(self.name, error.string, error.errnum or 0)
+
+    def unreachable(self, error):
+        """The same, for a connection that cannot be made."""
+        return Failure(self.name, error.string, error.errnum or 0, lost=True)
 
     def handle(self):
         """Give the connections in turn."""

@@ -166,14 +166,14 @@ class Loop:
         try:
             connection.work(events)
         except nbd.Error as error:
-            words = link.failure(error)
+            words = link.failure(error) if connection.is_ready else link.unreachable(error)
         if not connection.is_ready and handle.aio_is_ready():
             connection.is_ready, self._answered = True, time.monotonic()
             for _ in range(link.join(handle)):
                 self._open(link)
         elif isinstance(words, Failure) or handle.aio_is_dead() or handle.aio_is_closed():
             if connection.is_ready or not link.handles:
-                raise words if isinstance(words, Failure) else Failure(link.name, words)
+                raise words if isinstance(words, Failure) else Failure(link.name, words, lost=True)
             self._connections.remove(connection)    # one more than the end wants to have; the others will do
             self._poll.unregister(connection.number)
 

@@ -23,7 +23,7 @@ def main():
     try:
         return options.do(options, Commands(options.rate))
     except Failure as error:
-        say(ended='error', end=error.end, errno=error.errno, error=str(error))
+        say(ended='error', end=error.end, errno=error.errno, error=str(error), lost=error.lost)
     except (OSError, Busy) as error:
         say(ended='error', end='', errno=0, error=str(error))
     return 1

@@ -4,6 +4,8 @@ import os
 import queue
 import threading
 
+import fixtures
+
 from migrator import exceptions
 from migrator.rpc import volume_facts as facts
 from migrator.rpc.journal import Journal, Operation
@@ -108,6 +110,50 @@ class CopyingTest(base.TestCase):
         self.assertEqual({'rate': 5}, child.told[-1])
         child.finish(0, **COMPLETE)
         self.came_to(outcome, child)
+
+    def lose(self, child, done=None):
+        """The copier comes so far, and loses the destination."""
+        if done is not None:
+            child.say(done=done, total=2048, moved=done, rate=7)
+        child.finish(1, ended='error', end='destination', errno=0, error='the connection was lost', lost=True)
+
+    def test_an_array_that_is_lost_is_tried_again(self):
+        """Given a copy that has lost an array, then another copier goes on, with the rate as it is by then; what both moved is counted."""
+        self.useFixture(fixtures.MonkeyPatch('migrator.volume.copying.AGAIN_SECONDS', 0.01))
+        outcome, child = self.start('copy', rate=1000)
+        self.lose(child, 512)
+        child = self.children.get(timeout=10)
+        self.assertTrue(self.copying.set_rate(MIGRATION, 5))
+        self.lose(child)
+        child = self.children.get(timeout=10)
+        self.assertEqual('5', child.command[child.command.index('--rate') + 1])
+        child.finish(0, **COMPLETE)
+        self.assertEqual(1024, self.came_to(outcome, child)['bytes'])
+
+    def test_an_array_that_does_not_come_back_is_given_up(self):
+        """Given patience that is over, or an end that was never reached, then it is an error; with what comes further patience is new."""
+        now = [0.0]
+        self.copying = copying.Copying(str(self.temp_dir / 'copies'), self.begin, clock=lambda: now[0], patience=60.0)
+        self.useFixture(fixtures.MonkeyPatch('migrator.volume.copying.AGAIN_SECONDS', 0.01))
+        self.assertIn('connection was lost', str(self.fail_with(
+            1, ended='error', end='source', errno=111, error='the connection was lost', lost=True)))
+        outcome, child = self.start('copy')
+        for done, later in ((512, 59.0), (None, 2.0), (1024, 59.0), (None, 0.0)):
+            self.lose(child, done)
+            child = self.children.get(timeout=10)
+            now[0] += later
+        now[0] += 2.0
+        self.lose(child)
+        self.assertEqual('the copy stopped; the destination: the connection was lost', str(self.came_to(outcome, child)))
+
+    def test_a_copy_that_waits_for_an_array_is_cancelled(self):
+        self.useFixture(fixtures.MonkeyPatch('migrator.volume.copying.AGAIN_SECONDS', 60))
+        outcome, child = self.start('copy')
+        self.lose(child, 512)
+        self.wait_for(lambda: child.ended, 'the pause')
+        self.assertTrue(self.copying.cancel(MIGRATION))
+        self.children.get(timeout=10)
+        self.assertEqual('MigrationAborted', outcome.get(timeout=10).kind)
 
     def test_what_is_cancelled_ends(self):
         self.assertFalse(self.copying.cancel(MIGRATION))
