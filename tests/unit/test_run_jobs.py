@@ -40,7 +40,7 @@ class RunTestsCase(base.TestCase):
         """Run the sample in another way."""
         self.run_jobs.TEST_JOBS['sample'] = self.run_jobs.TEST_JOBS['sample']._replace(**changes)
 
-    def run_sample(self, body, only=''):
+    def run_sample(self, body, only='', named=True):
         code = f'import os, sys, unittest\nclass Case(unittest.TestCase):\n{textwrap.indent(textwrap.dedent(body), "    ")}'
         (self.temp_dir / 'sample/test_sample.py').write_text(code)
         environment = {key: value for key, value in os.environ.items() if not key.startswith(('OS_', 'PYTHON', 'MIGRATOR_'))}
@@ -52,7 +52,7 @@ class RunTestsCase(base.TestCase):
             os.close(writer)
             try:
                 with contextlib.redirect_stdout(io.StringIO()) as said:
-                    counts = self.run_jobs.run_tests(self.watchdog, 'sample', only)
+                    counts = self.run_jobs.run_tests(self.watchdog, 'sample', only, named)
             finally:
                 os.dup2(saved, 1)
                 os.close(saved)
@@ -106,6 +106,12 @@ class RunTestsCase(base.TestCase):
         counts, _ = self.run_sample('def not_a_test(self): pass')
         self.assertEqual((0, 1, 0), counts)
         self.assertIn('counted as a failure', self.failures['sample'])
+
+    def test_no_test_that_matches(self):
+        """Given a word that no test of a job has, then that is a failure if this job was asked for, and none if all were."""
+        for named in (True, False):
+            counts, _ = self.run_sample('def test_good(self): pass', 'test_bad', named)
+            self.assertEqual((0, int(named), 0), counts)
 
     def test_a_module_that_cannot_be_imported_is_a_failure(self):
         (self.temp_dir / 'sample/test_other.py').write_text('import there_is_no_such_module\n')

@@ -27,11 +27,11 @@ RETURNED = {'declined': {'moved': False}, 'moved': {'moved': True, 'migration_as
 #: (moved, attachable, success).
 TABLE = """
              due   declined moved   async   failed broken untouched unknown silent lost   busy abort
-src |        poll  exp      del+M   del+M   obs    wait   FAIL      src~    wait   obs    wait wait
-src, last |  poll  exp      del+M   del+M   obs    obs    obs       src~    wait   obs    wait wait
+src |        poll  exp      del+M   del+M   obs    wait   FAIL      src~    wait   obs    wait wait+x
+src, last |  poll  exp      del+M   del+M   obs    obs    obs       src~    wait   obs    wait wait+x
 exp |        poll  tgt      tgt     tgt     undoE  wait   FAIL      exp~    wait   undoE  wait wait
-tgt |        poll  make     del+M   compl+A obs    wait   undoE     tgt~    wait   obs    wait wait
-tgt, last |  poll  make     del+M   compl+A obs    obs    obs       tgt~    wait   obs    wait wait
+tgt |        poll  make     del+M   compl+A obs    wait   undoE     tgt~    wait   obs    wait wait+x
+tgt, last |  poll  make     del+M   compl+A obs    obs    obs       tgt~    wait   obs    wait wait+x
 compl |      poll  del+S    del+S   del+S   wait   wait   wait      compl~  wait   op     wait !
 compl, last | poll del+S    del+S   del+S   op     op     op        compl~  wait   op     wait !
 compl, op |  poll  del+S    del+S   del+S   op     op     op        compl~  op     op     op   !
@@ -46,15 +46,15 @@ undoE |      poll  FAIL     FAIL    FAIL    wait   wait   wait      undoE~  wait
 undoE, last | poll FAIL     FAIL    FAIL    FAIL+$ FAIL+$ FAIL+$    undoE~  wait   FAIL+$ wait !
 src, resting | src .        .       .       .      .      .         .       .      .      .    wait
 compl, resting | compl .    .       .       .      .      .         .       .      .      .    !
-src?     |   obs   .        .       .       .      .      .         .       .      .      .    wait
+src?     |   obs   .        .       .       .      .      .         .       .      .      .    wait+x
 """
 
 #: With an abort pending. What is done by then is not committed, but for what the source array has moved.
 ABORTED = """
              due   declined moved   async   failed broken untouched unknown silent lost   busy
-src |        poll  CANC     del+M   del+M   obs    wait   CANC      obs     wait   obs    wait
+src |        poll+x CANC    del+M   del+M   obs    wait   CANC      obs     wait+x obs    wait+x
 exp |        poll  undoE    undoE   undoE   undoE  wait   CANC      undoE   wait   undoE  wait
-tgt |        poll  undoE    undoT   undoT   obs    wait   undoE     obs     wait   obs    wait
+tgt |        poll+x undoE   undoT   undoT   obs    wait   undoE     obs     wait+x obs    wait+x
 make |       poll  undoC    undoC   undoC   undoC  wait   undoE     undoC   wait   undoC  wait
 copy |       poll+x undoC   undoC   undoC   undoC  wait   undoC     undoC   wait+x undoC  wait+x
 cmp |        poll+x undoC   undoC   undoC   undoC  wait   undoC     undoC   wait+x undoC  wait+x

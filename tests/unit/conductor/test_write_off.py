@@ -21,6 +21,7 @@ class WriteOffCase(AttestationCase):
         self.world.finish_job(self.guest)
         self.wait_for(lambda: self.cloud.agents['alpha'].operations.running('post_live_migration_at_source'), 'the step to begin')
         self.off('alpha')
+        self.world.release()                            # or it hangs when it pays, had it died before it came to the driver
         self.cloud.wait(self.migration, 'completed')
         [self.debt] = self.api.debts()
 
