@@ -76,9 +76,10 @@ def _one(move, tracer, log, without):
 
 
 def database(transactions, ids):
-    """Count statements and commits of one migration. What names nobody is counted as ours, for nobody else was about."""
+    """Count statements and commits of one migration. What names nobody is counted as ours, for nobody else was about; but not what the end
+    of the log cut short: such is the first statement of a heartbeat, too."""
     told = sql_log.attribute(transactions, ids)
-    ours = [*told[OURS], *told[NAMELESS]]
+    ours = [*told[OURS], *(transaction for transaction in told[NAMELESS] if transaction.committed)]
     return {'statements': sum(len(t.statements) for t in ours), 'commits': sum(t.committed for t in ours),
             'transactions': [f'{len(t.statements)}: {t.words()}' for t in ours],
             'apart': {kind: {'transactions': len(found), 'statements': sum(len(t.statements) for t in found)}

@@ -87,11 +87,12 @@ class TestAttribution(base.TestCase):
         self.assertEqual([1, 1, 1, 0, 1, 1], [len(told[kind]) for kind in (OURS, NAMELESS, HEARTBEAT, SWEEP, OTHERS, HOUSEKEEPING)])
 
     def test_cost(self):
-        """Given a migration's transactions and a nameless one between others', then both kinds of ours are counted, and no others."""
+        """Given a migration's transactions and a nameless one between others', then both kinds of ours are counted, and no others; nor what
+        the end of the log has cut short."""
         counted = cost.database(sql_log.group(logged(
             (1, 'SELECT migration.id FROM migration'), (1, f"UPDATE migration SET x = '{MIGRATION}'"), (1, 'COMMIT'),
             (2, BEAT), (2, 'COMMIT'), (3, 'SELECT y FROM x'), (3, 'COMMIT'), (4, f"SELECT '{STRANGER}'"), (4, 'COMMIT'),
-            (5, f"SELECT '{GUEST}'"), (5, 'ROLLBACK'))), IDS)
+            (5, f"SELECT '{GUEST}'"), (5, 'ROLLBACK'), (6, 'SELECT service.host FROM service'))), IDS)
         self.assertEqual((4, 2), (counted['statements'], counted['commits']))
         self.assertEqual('2: SELECT migration, UPDATE migration', counted['transactions'][0])
         self.assertEqual({'transactions': 1, 'statements': 1}, counted['apart'][HEARTBEAT])
