@@ -23,7 +23,7 @@ from migrator import concurrency, exceptions
 from migrator.rpc import facts as rpc_facts
 from migrator.rpc import volume_facts as facts
 from migrator.states import OperationState
-from migrator.volume import copier_path
+from migrator.volume import copier_path, durable
 from migrator.volume.child import Child
 
 LOG = log.getLogger(__name__)
@@ -145,11 +145,7 @@ class Copying:
         for name in (path, f'{path}.new', f'{path}.lock'):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(name)
-        descriptor = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        durable.sync(self._folder)
 
     def kept(self):
         """List the migrations whose copy has left anything here, and which are not copied now. Blocks. Raises DriverError."""
