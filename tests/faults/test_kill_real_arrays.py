@@ -1,11 +1,12 @@
 """Kill any daemon of a volume's migration, or an array, while a client writes to the volume; find what it wrote, and nothing left.
 
-Real daemons as processes, a real broker and database, and three real storage daemons. The lines are those of `volume_matrix` on the courses
-that real arrays take: take-overs while the volume is used and at once, a copy, and a move between pools; an array dies while each step is
-under way; and agent, conductor and both arrays die on each side of the marker, while the array holds the client back. As soon as the volume
-can be attached a client gets it and writes, until the migration is over and for a while more; a connection that breaks it makes anew, as
-the host of a guest does. At the end the migration has ended, one array has the volume, where the database says, with every write that
-was acknowledged; nothing is exported, locked, owed or half taken over, and the audit finds nothing.
+Real daemons as processes, a real broker and database, and three real storage daemons. The lines are those of `volume_matrix` on the
+courses that real arrays take: take-overs while the volume is used and at once, a copy, and a move between pools; an array dies while each
+step is under way, or is off before the step is begun; and agent, conductor and both arrays die on each side of the marker, while the
+array holds the client back. As soon as the volume can be attached a client gets it and writes, until the migration is over and for a
+while more; a connection that breaks it makes anew, as the host of a guest does. At the end the migration has ended, one array has the
+volume, where the database says, with every write that was acknowledged; nothing is exported, locked, owed or half taken over, and the
+audit finds nothing.
 
 All cases run with MIGRATOR_TEST_FULL=1 (`tools/test --full`); otherwise a sample, another one each day. MIGRATOR_TEST_SEED chooses one.
 """
@@ -35,7 +36,7 @@ from tests.lab.array import Array
 
 SEED = os.environ.get('MIGRATOR_TEST_SEED') or datetime.datetime.now(datetime.UTC).date().isoformat()
 FULL = os.environ.get('MIGRATOR_TEST_FULL') == '1'
-#: How many cases of each victim a sample has: either agent, the conductor, each array; and of whatever dies in a switch.
+#: How many cases a sample has of each victim: either agent, the conductor, each array in mid-step, and off; and of what dies in a switch.
 SAMPLE = 2
 
 SOURCE, TARGET = 'east', 'west'
@@ -189,6 +190,18 @@ class RealKillCases(ClassFixtures):
             self.cluster.wait_for(self.unlimited, 'the end of the limit', 60)
         self.finish(course, user, {Status.COMPLETED} if step in COMMITTED else TERMINAL)
 
+    def off_case(self, course, step, name):
+        """Have an array be off, and told as offline, while a step that is stored is to be begun; start it again later."""
+        self.cluster.kill_at('after-commit', f'start:{step}', 'conductor-0', signal.SIGSTOP)
+        user = self.begin(course)
+        self.cluster.wait_for((self.cluster.folder / 'reached-by-conductor-0').exists, f'the conductor at {step}', 60)
+        self.arrays[name].kill()
+        self.cluster.daemons['conductor-0'].resume()
+        backend = f'{TARGET if name in "bs" else SOURCE}@{name}'
+        self.cluster.wait_for(lambda: self.api.backend_show(backend)['state'] == 'offline', 'the array offline')
+        self.arrays[name].start()
+        self.finish(course, user, {Status.COMPLETED} if step in COMMITTED else TERMINAL)
+
     def switch_case(self, point, victim):
         """Have the agent of the target stand still at a point of the switch, and whoever is the victim die there under the client."""
         course = volume_matrix.ASYNC
@@ -283,6 +296,10 @@ def add_cases(cls):
             def test(self, course=course, step=step, array=array):
                 self.array_case(course, step, array)
             setattr(cls, 'test_array_' + name_of(course.name, array, step), test)
+        for course, step, _ in sample(f'{array} off', (case for case in arrays if case[2] == array)):
+            def test(self, course=course, step=step, array=array):
+                self.off_case(course, step, array)
+            setattr(cls, 'test_off_' + name_of(course.name, array, step), test)
     for point, victim in sample('switch', volume_matrix.switch_cases((TARGET, 'conductor-0', 'a', 'b'))):
         def test(self, point=point, victim=victim):
             self.switch_case(point, victim)
