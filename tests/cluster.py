@@ -3,6 +3,7 @@
 Each daemon is a process of its own with its own configuration file, journal and log, so that it can be killed and started again. The
 simulated world is a file that outlives all of them, as real guests outlive agents.
 """
+import contextlib
 import os
 import pathlib
 import signal
@@ -21,6 +22,7 @@ from migrator.rpc import transport
 from migrator.rpc.conductor import ConductorAPI
 from migrator.states import TERMINAL, GuestState
 from migrator.volume.drivers.fake.world import Arrays
+from tests.lab.errors import LabError
 from tests.lab.processes import Daemon, wait_until
 
 #: Short times, so that recovery is seen in seconds. What they are in a real cloud is in migrator/config.py.
@@ -152,6 +154,18 @@ class Cluster(fixtures.Fixture):
     def rows(self, table):
         """Everything in a table."""
         return self.database.run(lambda tx: tx.execute(sa.select(table)).all())
+
+    def audited(self, timeout=20):
+        """Give what the audit finds, is owed and has not answered; [] once that is nothing, for reports may be under way for a moment."""
+        found = []
+
+        def clean():
+            said = self.api.audit()
+            found[:] = said['findings'] + said['debts'] + said['not_audited']
+            return not found
+        with contextlib.suppress(LabError):
+            self.wait_for(clean, 'a clean audit', timeout)
+        return found
 
     def violations(self, instance, host):
         """Say in words what is not as it must be after a migration: one running guest, on `host`, in the catalogue too, nothing left."""

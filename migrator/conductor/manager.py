@@ -255,9 +255,9 @@ class AgentEndpoint:
 # --- arguments, checked ---
 
 def text(value, name, longest=128):
-    """Check a short text."""
-    if not isinstance(value, str) or not 0 < len(value) <= longest or not value.isprintable():
-        raise exceptions.InvalidRequest(f'{name} must be a printable text of 1 to {longest} characters')
+    """Check a short text, which is not of blanks alone."""
+    if not isinstance(value, str) or not value.strip() or len(value) > longest or not value.isprintable():
+        raise exceptions.InvalidRequest(f'{name} must be a printable text of 1 to {longest} characters, not of blanks alone')
     return value
 
 

@@ -15,6 +15,8 @@ FULL = os.environ.get('MIGRATOR_TEST_FULL') == '1'
 BY_TURNS = ('TestFullDisks', 'TestLibvirtd', 'TestLostHosts')
 #: Seconds after which a host counts as down, and as lost; a broker's connection that is cut is noticed within HEARTBEAT.
 DOWN_AFTER, LOST_AFTER, HEARTBEAT = 5.0, 8.0, 6
+#: What the conductor keeps its rows in: the day chooses, and with MIGRATOR_TEST_FULL=1 everything is done on both.
+DATABASE = 'mysql' if FULL else random.Random(f'{SEED} database').choice(('mysql', 'postgresql'))
 #: No two of these tests need longer times: no conductor dies in them, so that no heartbeat is lost for longer than its interval.
 OPTIONS = {'': {'oslo_messaging_rabbit': {'heartbeat_timeout_threshold': HEARTBEAT}},
            'conductor-0': {'conductor': {'host_down_after': DOWN_AFTER, 'host_lost_after': LOST_AFTER}}}
@@ -37,16 +39,22 @@ def sampled(*, daily):
     return choose
 
 
+def on_postgresql(cls):
+    """Give the class of the same scenarios on PostgreSQL, for runs in which the class itself is on MariaDB."""
+    return type(f'{cls.__name__}OnPostgreSQL', (cls,), {'__module__': cls.__module__, '__doc__': 'The same on PostgreSQL.',
+                                                        'arguments': {**cls.arguments, 'database': 'postgresql'}})
+
+
 class OutageCase(CloudCase):
     """A cloud that notices outages soon."""
 
-    arguments = {'options': OPTIONS}
+    arguments = {'options': OPTIONS, 'database': DATABASE}
     chosen = ''
 
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
-        sys.stderr.write(f'{cls.chosen}\n')
+        sys.stderr.write(f'{cls.chosen}, on {cls.arguments["database"]}\n')
 
     def _tidy_after_success(self):
         for host in self.cloud.hosts.values():

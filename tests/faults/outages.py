@@ -218,6 +218,7 @@ class OutageCase(ClassFixtures):
             elif place is not None:
                 self.check_end(place, row)
         self.check_once()
+        self.assertEqual([], self.cluster.audited(), 'the audit')
         self.check_logs()
 
     def check_end(self, place, row):

@@ -19,6 +19,7 @@ from migrator.states import Status
 from tests.cloud_case import CloudCase
 from tests.faults import matrix
 from tests.faults.matrix import FAILS
+from tests.faults.outage_case import DATABASE, on_postgresql
 from tests.functional.libvirt_harness import emulator
 
 SEED = os.environ.get('MIGRATOR_TEST_SEED') or datetime.datetime.now(datetime.UTC).date().isoformat()
@@ -122,6 +123,8 @@ class TestKillInLab(KillCase):
 class TestDeathsInMidCopy(CloudCase):
     """What dies while the hypervisors copy, and comes back; libvirtd is among it."""
 
+    arguments = {'database': DATABASE}
+
     def test_the_sources_agent(self):
         """Given an agent that is killed in mid-copy, the job goes on in libvirt, and the migration completes when the agent is back."""
         guest, here, there = self.standing()
@@ -170,6 +173,15 @@ class TestDeathsInMidCopy(CloudCase):
             ended = self.cloud.ended(migration)
         self.assert_outcome(ended, guest, here, Status.CANCELLED)
 
+    def test_the_destinations_emulator(self):
+        """Given the destination's QEMU dies in mid-copy, the guest goes on where it was, and can be moved afterwards."""
+        guest, here, there = self.standing()
+        with self.copying(guest, there) as migration:
+            os.kill(self.wait_for(lambda: emulator(self.lab.host(there), guest.uuid), 'the incoming emulator'), signal.SIGKILL)
+            ended = self.cloud.ended(migration)
+        self.assert_outcome(ended, guest, here, Status.FAILED)
+        self.assert_outcome(self.cloud.migrate(guest, there), guest, there)
+
     def libvirtd_dies(self, guest, migration, name):
         """Kill libvirtd of a host, start it again, and give the migration's end and where libvirt has the guest then."""
         host = self.lab.host(name)
@@ -193,3 +205,7 @@ class TestDeathsInMidCopy(CloudCase):
             ended = self.libvirtd_dies(guest, migration, there)
         self.assert_outcome(ended, guest, here, Status.FAILED)
         self.assert_outcome(self.cloud.migrate(guest, there), guest, there)
+
+
+if FULL:
+    TestDeathsInMidCopyOnPostgreSQL = on_postgresql(TestDeathsInMidCopy)

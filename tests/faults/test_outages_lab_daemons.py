@@ -3,7 +3,7 @@ import os
 import signal
 
 from migrator.states import Status
-from tests.faults.outage_case import OutageCase, sampled
+from tests.faults.outage_case import FULL, OutageCase, on_postgresql, sampled
 from tests.functional.libvirt_harness import emulator
 
 
@@ -67,3 +67,7 @@ class TestLibvirtd(OutageCase):
             self.cloud.restart(here)
             ended = self.cloud.ended(migration)
         self.assert_one_copy(ended, guest, here, there)
+
+
+if FULL:
+    TestLibvirtdOnPostgreSQL = on_postgresql(TestLibvirtd)

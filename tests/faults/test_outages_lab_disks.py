@@ -4,7 +4,7 @@ import pathlib
 
 from migrator.states import Status
 from tests.cloud import DISK
-from tests.faults.outage_case import OutageCase, sampled
+from tests.faults.outage_case import FULL, OutageCase, on_postgresql, sampled
 
 
 @sampled(daily=False)
@@ -86,3 +86,7 @@ class TestFullDisks(OutageCase):
             filler.unlink()
             self.await_paid(guest)
             self.assert_outcome(self.api.show(ended['id']), guest, there)
+
+
+if FULL:
+    TestFullDisksOnPostgreSQL = on_postgresql(TestFullDisks)

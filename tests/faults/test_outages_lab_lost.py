@@ -1,6 +1,6 @@
 """A whole host is gone in mid-migration, with all of its processes and its network, and comes back later or is attested to be dead."""
 from migrator.states import Status
-from tests.faults.outage_case import OutageCase, sampled
+from tests.faults.outage_case import FULL, OutageCase, on_postgresql, sampled
 
 
 @sampled(daily=False)
@@ -74,3 +74,7 @@ class TestLostHosts(OutageCase):
         self.return_of('beta')
         self.await_paid(guest)
         self.assert_outcome(self.api.show(migration['id']), guest, 'alpha', Status.FAILED)
+
+
+if FULL:
+    TestLostHostsOnPostgreSQL = on_postgresql(TestLostHosts)

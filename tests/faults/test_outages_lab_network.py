@@ -5,7 +5,7 @@ import time
 
 from migrator.states import TERMINAL, Status
 from tests.cloud import SMALL_DISK
-from tests.faults.outage_case import LOST_AFTER, OutageCase, sampled
+from tests.faults.outage_case import FULL, LOST_AFTER, OutageCase, on_postgresql, sampled
 from tests.lab import processes
 
 
@@ -140,3 +140,7 @@ class TestNetwork(OutageCase):
     def wait_silence(self, seconds):
         """Let time pass in which nothing is to happen."""
         time.sleep(seconds)
+
+
+if FULL:
+    TestNetworkOnPostgreSQL = on_postgresql(TestNetwork)

@@ -62,6 +62,8 @@ class Aborts(CloudCase):
 class BeforeTheCopy(CloudCase):
     """What is found or fails at the destination before anything moves."""
 
+    arguments = {'database': 'mysql'}
+
     def refused(self, guest, here, there, words):
         """Ask for a migration that fails; its reason holds `words`, and the destination has nothing of it. Returns it."""
         ended = self.cloud.migrate(guest, there)
@@ -139,6 +141,8 @@ class BeforeTheCopy(CloudCase):
 
 class InTheCopy(CloudCase):
     """What breaks the hypervisor's call."""
+
+    arguments = {'database': 'mysql'}
 
     def assert_undone_and_movable(self, ended, guest, here, there, silence=3.0):
         """It failed, with words; the guest goes on where it was, and once all is well again it can be moved."""

@@ -66,6 +66,12 @@ class LiveMigrateTest(ManagerTestCase):
         self.api.host_disable('beta', 'new disks')
         self.refused(exceptions.HostDisabled, 'new disks', self.api.live_migrate, 'web', 'beta')
 
+    def test_a_reason_says_something(self):
+        """Given a reason of blanks, of nothing or of unprintable characters, the host stays as it is."""
+        for reason in (' ', '', '\t', None, 'x' * 256):
+            self.refused(exceptions.InvalidRequest, 'reason', self.api.host_disable, 'beta', reason)
+        self.assertTrue(self.api.host_show('beta')['enabled'])
+
     def test_a_guest_may_leave_a_disabled_host(self):
         self.api.host_disable('alpha', 'to be emptied')
         self.cloud.migrate('web', 'beta')
