@@ -36,18 +36,21 @@ ARRAY = {'migration_seconds': 0.4, 'capacity_mib': 1024}
 class Cluster(fixtures.Fixture):
     """Daemons on one broker and one database. `arm` runs them so that they can be told where to die (tests/faults/points.py)."""
 
-    def __init__(self, transport_url, database_url, hosts=('one', 'two'), conductors=1, arm=False, options=None, arrays=None):
+    def __init__(self, transport_url, database_url, hosts=('one', 'two'), conductors=1, arm=False, options=None, arrays=None, runner=''):
         """options: {section: {option: value}} for all daemons, over the short times. arrays: {host: {backend: options}} of volume agents
-        with simulated arrays, whose hosts have other names than the hypervisors'."""
+        with simulated arrays, whose hosts have other names than the hypervisors'. runner: a module that runs daemons in another way, such
+        as tests.faults.messages."""
         super().__init__()
         self.volume_hosts = arrays or {}
         self.transport_url, self.database_url = transport_url, database_url
-        self.hosts, self.conductors, self.arm, self.options = hosts, conductors, arm, options or {}
+        self.hosts, self.conductors, self.options = hosts, conductors, options or {}
+        self.runner = 'tests.faults.points' if arm else runner
         self.daemons = {}
 
     def _setUp(self):
         self.folder = pathlib.Path(self.useFixture(fixtures.TempDir()).path)
         self.kill_file = self.folder / 'kill'
+        self.messages_file = self.folder / 'messages'
         self.world = World(str(self.folder / 'world.db'))
         self.arrays = Arrays(str(self.folder / 'arrays.db'))
         self.database = Database(self.database_url)
@@ -80,11 +83,12 @@ class Cluster(fixtures.Fixture):
 
     def add(self, kind, name):
         """Describe a daemon; it is not started."""
-        argv = ['-m', 'tests.faults.points', kind] if self.arm else ['-m', f'migrator.cmd.{kind}']
+        argv = ['-m', self.runner, kind] if self.runner else ['-m', f'migrator.cmd.{kind}']
         path = self.folder / f'{name}.conf'
         path.write_text(self._configuration(kind, name))
         self.daemons[name] = Daemon(name, [sys.executable, *argv, '--config-file', path], self.folder / f'{name}.log',
-                                    self.folder / 'records', env={'MIGRATOR_KILL_FILE': str(self.kill_file), 'MIGRATOR_NAME': name})
+                                    self.folder / 'records', env={'MIGRATOR_KILL_FILE': str(self.kill_file), 'MIGRATOR_NAME': name,
+                                                                  'MIGRATOR_MESSAGES_FILE': str(self.messages_file)})
         return self.daemons[name]
 
     def _configuration(self, kind, name):

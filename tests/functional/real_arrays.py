@@ -93,6 +93,8 @@ class RealArraysCase(base.TestCase):
     form = 'raw'
     #: What the daemons' configuration has besides, {section: {option: value}}.
     options_of_daemons = {}
+    #: A module that runs the daemons in another way, '' for none.
+    runner = ''
 
     def setUp(self):
         super().setUp()
@@ -101,7 +103,7 @@ class RealArraysCase(base.TestCase):
         self.prepare()
         self.cluster = self.useFixture(Cluster(*urls, hosts=('one',), arrays={
             'east': {name: self.backend(name) for name in 'ac'}, 'west': {'b': self.backend('b'), **self.others()}},
-            options=self.options_of_daemons))
+            options=self.options_of_daemons, runner=self.runner))
         self.api = self.cluster.api
 
     def backend(self, name, **options):
@@ -118,9 +120,9 @@ class RealArraysCase(base.TestCase):
         """Describe further backends of the agent `west`, by name."""
         return {}
 
-    def volume(self, size, filled):
+    def volume(self, size, filled, **options):
         """Make a volume at east@a with `filled` bytes of random data in front, zeros behind. Returns what is in it."""
-        ended = self.cluster.ended(self.api.volume_create('data', size, 'east@a#fast'))
+        ended = self.cluster.ended(self.api.volume_create('data', size, 'east@a#fast', **options))
         self.assertEqual(Status.COMPLETED, ended['status'], ended)
         data = os.urandom(filled) + bytes(size - filled)
         with open(self.file(), 'r+b') as stream:
@@ -161,6 +163,19 @@ class RealArraysCase(base.TestCase):
     def exports(self):
         """What each storage daemon itself says that it exports."""
         return {name: array.exports() for name, array in self.arrays.items()}
+
+    def at_arrays(self):
+        """All that each array has, as it stands on disk, what it serves, and what it works on."""
+        def stands(path):
+            about = path.stat()
+            return about.st_ino, about.st_size, about.st_blocks, about.st_mtime_ns
+        return {name: ({str(path): stands(path) for pool in array.pools.values() for path in pathlib.Path(pool).iterdir()}, array.exports(),
+                       array.ask('query-jobs')) for name, array in self.arrays.items()}
+
+    def as_it_is(self, without=()):
+        """All that the arrays and the database have of volumes, but for some tables, to be compared later: nothing may have changed."""
+        about = tables.migration, tables.event, tables.volume, tables.attachment, tables.resource_lock, tables.reservation, tables.debt
+        return self.at_arrays(), {table.name: sorted(map(str, self.cluster.rows(table))) for table in about if table not in without}
 
     def attach(self):
         """Attach it to the guest; returns the export's URI."""

@@ -2,12 +2,10 @@
 import os
 import pathlib
 import signal
-import subprocess
 import threading
 import time
 
 from migrator import exceptions
-from migrator.conductor.db import tables
 from migrator.rpc import volume_facts as facts
 from migrator.states import TERMINAL, Status
 from tests.functional.keys import make_keys
@@ -185,28 +183,40 @@ class TroubleTest(RealArraysCase):
         self.cluster.wait_for(lambda: self.api.backend_show(where)['state'] == state, f'{where} {state}')
 
 
-class SnapshotsTest(RealArraysCase):
-    """LUNs as qcow2 files, which may have snapshots inside."""
+class TypesTest(RealArraysCase):
+    """Given arrays of two types: `a` and `c` serve silver, `b` gold."""
 
-    form = 'qcow2'
+    def backend(self, name, **options):
+        """Describe an array as a backend that serves a type."""
+        return super().backend(name, types='gold' if name == 'b' else 'silver', **options)
 
-    def test_a_volume_with_snapshots_stays_where_it_is(self):
-        """Given a volume with a snapshot that somebody made, when it is to move in either way, then that is refused in words before
-        anything is made; without the snapshot it moves."""
-        self.assertEqual(Status.COMPLETED, self.cluster.ended(self.api.volume_create('data', 64 * MIB, 'east@a#fast'))['status'])
-        source = self.file()
-        subprocess.run(['qemu-img', 'snapshot', '-c', 'kept', source], check=True, timeout=60)
-        for forced in (False, True):
-            ended = self.cluster.ended(self.api.volume_migrate('data', 'west@b', options={'force_host_copy': forced}))
-            self.assertNotEqual(Status.COMPLETED, ended['status'])
-            self.assertIn('1 snapshots', str(ended))
-            self.assertEqual(set(), self.arrays['b'].files())
-            self.assertEqual(('available', source), (self.api.volume_show('data')['status'], self.file()))
-            self.assertEqual([], self.cluster.rows(tables.resource_lock))
-        subprocess.run(['qemu-img', 'snapshot', '-d', 'kept', source], check=True, timeout=60)
-        self.migrate('west@b#fast')
-        self.assertEqual((False, True), (source.exists(), self.file().exists()))
-        self.assertIn(self.file().name, self.arrays['b'].files())
+    def test_a_volume_gets_another_type(self):
+        """Given a volume of a type, when it is to have another, then it is copied to an array that serves that, by no driver's way, and its
+        type is the new one; so it moves among arrays of that, and back only with its former type."""
+        data = self.volume(64 * MIB, 32 * MIB, type='silver')
+        volume, source = self.api.volume_show('data')['id'], self.file()
+        before = self.as_it_is()
+        for error, destination, options in ((exceptions.InvalidRequest, 'west@b#fast', {'new_type': 'copper'}),
+                                            (exceptions.MigrationRefused, 'east@c#fast', {'new_type': 'gold'}),
+                                            (exceptions.MigrationRefused, 'west@b#fast', {})):
+            self.assertRaises(error, self.api.volume_migrate, 'data', destination, options=options)
+            self.assertEqual(before, self.as_it_is())
+        ended = self.migrate('west@b#fast', new_type='gold')
+        self.assert_typed('gold', ended)
+        self.assertEqual((volume, False), (self.api.volume_show('data')['id'], source.exists()))
+        self.assert_is(data, 'west@b')
+        self.assertIn('migrate_volume', self.steps(self.migrate('west@b#slow')))
+        self.assertEqual('gold', self.api.volume_show('data')['type'])
+        said = self.assertRaises(exceptions.MigrationRefused, self.api.volume_migrate, 'data', 'east@c#fast')
+        self.assertIn('east@c does not serve volumes of type gold; its types: silver', str(said))
+        self.assert_typed('silver', self.migrate('east@c#fast', new_type='silver'))
+        self.assert_is(data, 'east@c')
+
+    def assert_typed(self, wanted, migration):
+        """It has got this type by a copy."""
+        self.assertEqual(['export_volume', *COPIED, 'delete_source_volume'], self.steps(migration))
+        self.assertEqual(('host copy', 'another type was asked for, and no driver changes the type'), self.way())
+        self.assertEqual(wanted, self.api.volume_show('data')['type'])
 
 
 class OtherWaysTest(RealArraysCase):
