@@ -133,7 +133,7 @@ class OutageCase(ClassFixtures):
     database = 'mysql'
     conductors = 2
     #: A host that is silent for as long as the outage lasts is not lost yet: else what has not begun is rightly undone.
-    options = {'conductor': {'max_migrations_per_host': 50, 'host_lost_after': MINUTE + 15}}
+    options = {'conductor': {'max_migrations_per_host': 50, 'host_lost_after': MINUTE + 45}}
     own_broker = own_database = True
 
     #: Whether a hypervisor's call may have been cut off: such a one is not made a second time, so its migration may end as failed.
