@@ -9,6 +9,8 @@ import secrets
 import sys
 import traceback
 
+import fixtures
+
 from tests.lab import LabError
 from tests.soak import run
 
@@ -86,8 +88,10 @@ def soaked(arguments, seed):
         if arguments.json:
             arguments.json.write_text(json.dumps(results, indent=1) + '\n')
     except (Exception, KeyboardInterrupt) as error:
+        while isinstance(error, fixtures.MultipleExceptions):   # a stage that did not come up: what its parts said, the first one first
+            error = error.args[0][1]
         if not isinstance(error, (LabError, RuntimeError, PermissionError, KeyboardInterrupt)):
-            traceback.print_exc()
+            traceback.print_exception(error)
         print(f'tools/soak: it could not be brought to its end: {type(error).__name__}: {error}', file=sys.stderr)
         return VIOLATED if soak and soak.found else BROKEN
     return VIOLATED if results['violations'] else CLEAN

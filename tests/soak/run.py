@@ -3,6 +3,7 @@ import collections
 import contextlib
 import json
 import pathlib
+import subprocess
 import tempfile
 import time
 
@@ -86,7 +87,7 @@ class Soak:
         while left and time.monotonic() < until:
             try:
                 left = self._stage.remains() + self._audit()
-            except (exceptions.MigratorError, LabError) as error:
+            except (exceptions.MigratorError, LabError, subprocess.TimeoutExpired) as error:
                 left = [f'nobody could look: {error}']
             time.sleep(LOOK if left else 0)
         for words in left:
