@@ -8,8 +8,6 @@ import contextlib
 import threading
 import time
 
-from tests.lab import LabError
-
 #: How many faults may be in effect at once.
 HANDS = 6
 #: Seconds between two looks for daemons that died by themselves.
@@ -55,6 +53,7 @@ class Saboteur:
         self._over.set()
         self._supervisor.join()
         for name in self._stage.daemons:
+            self._take(name)
             self._revive(name)
 
     def _inject(self, fault):
@@ -69,23 +68,35 @@ class Saboteur:
     @contextlib.contextmanager
     def holding(self, key):
         """Disturb `key` for the time of the with-block, alone."""
-        with self._lock:
-            if key in self._held:
-                raise Busy(key)
-            self._held.add(key)
-        self._troubles.begin(self._key(key))
+        self._take(key)
         try:
             yield
         finally:
-            self._troubles.end(self._key(key), time.monotonic())
-            with self._lock:
-                self._held.discard(key)
+            self._release(key)
 
-    def _key(self, name):
+    def _take(self, key):
+        with self._lock:
+            if key in self._held:
+                raise Busy(key)
+            before = self._headless()
+            self._held.add(key)
+            if key not in self._stage.conductors:
+                self._troubles.begin(key)
+            elif self._headless() and not before:
+                self._troubles.begin('conductors')
+
+    def _release(self, key):
+        with self._lock:
+            before = self._headless()
+            self._held.discard(key)
+            if key not in self._stage.conductors:
+                self._troubles.end(key, time.monotonic())
+            elif before:
+                self._troubles.end('conductors', time.monotonic())
+
+    def _headless(self):
         """A conductor alone is no excuse for a standstill: another one goes on. All of them at once are."""
-        if name not in self._stage.conductors:
-            return name
-        return 'conductors' if self._held >= set(self._stage.conductors) else f'conductor {name}'
+        return self._held >= set(self._stage.conductors)
 
     def _choose(self, names, target):
         for offset in range(len(names)):
@@ -118,17 +129,21 @@ class Saboteur:
             self._stage.await_servers()
 
     def _supervise(self):
-        while not self._over.wait(SUPERVISION):
-            for name in list(self._stage.daemons):
-                if not self._stage.daemons[name].running():
-                    with contextlib.suppress(Busy):
-                        self._revive(name)
+        """Start again what died; each at once and for itself, for one that waits to be started is in trouble as well."""
+        with concurrent.futures.ThreadPoolExecutor(HANDS) as hands:
+            while not self._over.wait(SUPERVISION):
+                for name in list(self._stage.daemons):
+                    if not self._stage.daemons[name].running():
+                        with contextlib.suppress(Busy):
+                            self._take(name)
+                            hands.submit(self._revive, name)
 
     def _revive(self, name):
-        with self.holding(name):
-            if self._stage.daemons[name].running():
-                return
-            try:
+        """Start a daemon that was taken, if it does not run, and let go of it."""
+        try:
+            if not self._stage.daemons[name].running():
                 self._stage.restart(name)
-            except LabError as error:
-                self.errors.append(f'{name} did not start again: {error}')
+        except Exception as error:
+            self.errors.append(f'{name} did not start again: {type(error).__name__}: {error}')
+        finally:
+            self._release(name)

@@ -4,12 +4,14 @@ import os
 import pathlib
 import shutil
 import signal
+import sqlite3
+import subprocess
 import time
 
 import fixtures
 
 from migrator import exceptions
-from tests.cloud import SMALL_DISK, Cloud
+from tests.cloud import CONDUCTOR, SMALL_DISK, Cloud
 from tests.functional.libvirt_harness import emulator
 from tests.lab import LabError, processes, wait_until
 from tests.soak import plan, rules, servers, watch
@@ -17,8 +19,8 @@ from tests.soak.faults import Busy
 
 #: MiB a second: a guest has some 90 MiB to copy.
 BANDWIDTH = 16
-#: Seconds for which no host may have a guest, while all can be asked: two looks, and a hand-over between them.
-HOMELESS = 20.0
+#: Seconds for which no host may have a good copy of a guest, while all can be asked: two looks, and a hand-over between them.
+WITHOUT = 20.0
 
 
 class LabStage(fixtures.Fixture):
@@ -26,13 +28,14 @@ class LabStage(fixtures.Fixture):
 
     kinds = plan.LAB
     bound, settle = 120.0, 300.0
+    settling = rules.settling(CONDUCTOR)
     options = {'bandwidth_mib': BANDWIDTH}
 
     def __init__(self, hosts, guests, database):
         super().__init__()
         self._cloud = Cloud(database, conductors=2, hosts=hosts)
         self._count, self._database = guests, database
-        self._homeless = {}
+        self._copies = rules.Copies(WITHOUT)
         self.saboteur = None
         self.actions = {'restart libvirtd': self._restart_libvirtd, 'kill incoming emulator': self._kill_incoming,
                         'cut off host': self._cut}
@@ -130,27 +133,27 @@ class LabStage(fixtures.Fixture):
 
     def look(self):
         """Find what must never be, now. Raises Unavailable or LabError while somebody cannot be asked."""
-        found = self.database.run(watch.orphaned_locks)
-        first, second = self._states(), self._states()
-        now = time.monotonic()
-        for guest in self.guests:
-            twice = [name for name in self.hosts if first[name].get(guest) == second[name].get(guest) == 'running']
-            if len(twice) > 1:
-                found.append(f'two running copies of {guest}: {", ".join(twice)}')
-            if any(guest in states for looks in (first, second) for states in looks.values()):
-                self._homeless.pop(guest, None)
-            elif now - self._homeless.setdefault(guest, now) > HOMELESS:
-                found.append(f'no host has a running copy of {guest}')
-        return found
+        found = self.database.run(watch.orphaned_locks) + self._executed()
+        before = self.database.run(watch.catalogue)
+        looks = self._states(), self._states()
+        after = self.database.run(watch.catalogue)
+        found += self._copies.look(self.guests, looks, rules.moving(before, after), time.monotonic())
+        where = {guest: {name for name in self.hosts if all(states[name].get(guest) == 'running' for states in looks)}
+                 for guest in self.guests}
+        return found + rules.catalogue(before, after, {guest: hosts for guest, hosts in where.items() if hosts})
+
+    def _executed(self):
+        """Find migrations that were begun twice. libvirt does not count its jobs; each agent notes one before it begins it."""
+        return rules.executed_once(op_id.partition('/')[0] for _, op_id, method, *_ in self._journals() if method == 'live_migration')
 
     def _states(self):
         """{host: {guest: state}} of what is active, in libvirt's words. LabError if a host does not answer."""
         found = {}
         for name, host in self.cloud.hosts.items():
-            listed = [line.split(None, 2) for line in host.virsh('list', '--uuid', '--name').splitlines() if line.strip()]
-            found[name] = {}
-            for uuid, *_ in listed:
-                found[name][uuid] = host.virsh('domstate', uuid, check=False).strip()
+            try:
+                found[name] = {uuid: host.virsh('domstate', uuid, check=False).strip() for uuid in host.virsh('list', '--uuid').split()}
+            except subprocess.TimeoutExpired as error:
+                raise LabError(f'{name}: libvirt does not answer: {error}') from error
         return found
 
     def remains(self):
@@ -162,7 +165,7 @@ class LabStage(fixtures.Fixture):
             gone = guest.console.missing()
             if gone:
                 found.append(f'{uuid} has lost the ticks {gone[:10]}')
-        return found + rules.journals([row for name in self.hosts for row in self._journal(name)]) + (self._life() if not found else [])
+        return found + rules.journals(self._journals()) + (self._life() if not found else [])
 
     def _life(self):
         """What is wrong with guests and their disks, once hosts and database say that all is well."""
@@ -175,9 +178,13 @@ class LabStage(fixtures.Fixture):
                 found.append(f'{uuid} is not whole: {error}')
         return found
 
-    def _journal(self, name):
-        paths = pathlib.Path(self.cloud.lab.folder).rglob(f'{name}-journal.db')
-        return [row for path in paths for row in watch.journal(path, name)]
+    def _journals(self):
+        """What the agents have noted. LabError if a journal cannot be read now."""
+        try:
+            return [row for name, host in self.cloud.hosts.items() for path in host.state.glob(f'{name}-journal.db')
+                    for row in watch.journal(path, name)]
+        except sqlite3.OperationalError as error:
+            raise LabError(f'a journal cannot be read: {error}') from error
 
     def keep(self, folder):
         """Copy the logs of daemons and hosts into `folder`."""

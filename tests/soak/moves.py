@@ -6,18 +6,23 @@ import threading
 import time
 
 from migrator import exceptions
-from tests.soak import plan
+from tests.soak import plan, rules
 
-#: How many requests may wait for an answer at once, and for how many seconds one is repeated.
+#: How many requests may wait for an answer at once, and for how many calm seconds (rules.Troubles) one is repeated.
 CALLERS, PATIENCE = 12, 120.0
 
 
 class Mover:
-    """Makes the requests of a plan. Refusals are counted by the error's name; they are answers and no violation."""
+    """Makes the requests of a plan. Refusals are counted by the error's name; they are answers and no violation.
 
-    def __init__(self, api, hosts, guests, seed, options=None):
-        """hosts: names. guests: uuids. options: of each migration."""
+    A violation is an InternalError, which is a defect by what it says, and no answer for all the patience, in which only those
+    seconds count in which broker, database and a conductor were well.
+    """
+
+    def __init__(self, api, hosts, guests, seed, troubles, options=None, patience=PATIENCE):
+        """hosts: names. guests: uuids. troubles: rules.Troubles. options: of each migration. patience: calm seconds."""
         self._api, self._hosts, self._guests, self._seed, self._options = api, list(hosts), list(guests), seed, options or {}
+        self._troubles, self._patience = troubles, patience
         self.accepted, self.refused, self.counts = {}, collections.Counter(), collections.Counter()
         self.violations = []
         self._pool = concurrent.futures.ThreadPoolExecutor(CALLERS)
@@ -45,6 +50,11 @@ class Mover:
                     self._answered(self._api.abort, found)
         except exceptions.MigratorError as error:
             self.refused[error.kind] += 1
+            if isinstance(error, exceptions.InternalError):
+                self.violations.append(f'request {move.number} was answered by a defect: {error}')
+            if isinstance(error, exceptions.Unavailable):
+                self.violations.append(f'request {move.number} had no answer for {self._patience:g} s in which broker, database and a '
+                                       f'conductor were well: {error}')
         except Exception as error:
             self.violations.append(f'request {move} failed: {type(error).__name__}: {error}')
 
@@ -64,13 +74,15 @@ class Mover:
         self.accepted[move.number] = found
         return found
 
-    @staticmethod
-    def _answered(call, *arguments, **options):
-        until = time.monotonic() + PATIENCE
+    def _answered(self, call, *arguments, **options):
+        """Ask until there is an answer. Raises it if it is an error, and Unavailable if there is none for all the patience."""
+        calm, asked = 0.0, time.monotonic()
         while True:
             try:
                 return call(*arguments, **options)
             except exceptions.Unavailable:
-                if time.monotonic() > until:
+                now = time.monotonic()
+                calm, asked = calm + self._troubles.calm(rules.SERVERS, asked, now), now
+                if calm > self._patience:
                     raise
                 time.sleep(0.5)

@@ -3,6 +3,7 @@ import collections
 import contextlib
 import json
 import pathlib
+import subprocess
 import tempfile
 import time
 
@@ -25,14 +26,20 @@ class Soak:
         self._stage, self._seed, self._seconds, self._say = stage, seed, seconds, say
         self._faults = plan.faults(seed, seconds, faults_per_minute, stage.kinds)
         self._moves = plan.moves(seed, seconds, moves_per_minute)
-        self._troubles = rules.Troubles()
+        self._troubles = rules.Troubles(stage.settling)
         self._standstill = rules.Standstill(stage.bound)
         self._saboteur = stage.saboteur = Saboteur(stage, self._troubles)
-        self._mover = Mover(stage.api, stage.hosts, stage.guests, seed, stage.options)
+        self._mover = Mover(stage.api, stage.hosts, stage.guests, seed, self._troubles, stage.options)
         self._found = {}
         self._rows = []
         self._looks = self._blind = 0
         self._told = 0.0
+        self._began = time.monotonic()
+
+    @property
+    def found(self):
+        """The violations so far: {words: seconds after the start}. Of use where `run` was broken off."""
+        return self._found
 
     def run(self):
         """Run it all; returns the results as a dict."""
@@ -80,7 +87,7 @@ class Soak:
         while left and time.monotonic() < until:
             try:
                 left = self._stage.remains() + self._audit()
-            except exceptions.MigratorError as error:
+            except (exceptions.MigratorError, LabError, subprocess.TimeoutExpired) as error:
                 left = [f'nobody could look: {error}']
             time.sleep(LOOK if left else 0)
         for words in left:
@@ -93,7 +100,9 @@ class Soak:
     def _look(self):
         try:
             self._rows = self._stage.database.run(watch.migrations)
-            for words in self._stage.look() + self._standstill.look(self._rows, self._troubles, time.monotonic()):
+            for words in self._standstill.look(self._rows, self._troubles, time.monotonic()):
+                self._violation(words)
+            for words in self._stage.look():
                 self._violation(words)
             self._looks += 1
         except (exceptions.Unavailable, LabError):
@@ -118,11 +127,11 @@ class Soak:
         return time.monotonic() - self._began
 
     def _results(self, unmet):
-        for words in [*self._mover.violations, *self._saboteur.errors]:
+        outcomes = collections.Counter(row.status for row in self._rows)
+        for words in [*self._mover.violations, *self._saboteur.errors, *rules.worth(outcomes, self._mover.refused)]:
             self._violation(words)
         kinds = collections.Counter(self._saboteur.done)
         kinds['driver failure'] -= unmet
-        outcomes = collections.Counter(row.status for row in self._rows)
         return {'seed': self._seed, 'seconds': round(self._elapsed()), 'migrations': sum(outcomes.values()), 'outcomes': dict(outcomes),
                 'faults': sum(kinds.values()), 'kinds': {k: n for k, n in sorted(kinds.items()) if n},
                 'left_out': sum(self._saboteur.left_out.values()),
@@ -156,9 +165,15 @@ def evidence(stage, results, say):
     """Keep logs and world in a folder when something was found, or when the with-block raises. results: a dict that it fills."""
     try:
         yield
-    finally:
-        if results.get('violations', True):
-            folder = pathlib.Path(tempfile.mkdtemp(prefix='migrator-soak-'))
-            stage.keep(folder)
-            (folder / 'results.json').write_text(json.dumps(results, indent=1))
-            say(f'logs and what else there is to see: {folder}')
+    except BaseException:
+        _keep(stage, results, say)
+        raise
+    if results['violations']:
+        _keep(stage, results, say)
+
+
+def _keep(stage, results, say):
+    folder = pathlib.Path(tempfile.mkdtemp(prefix='migrator-soak-'))
+    say(f'logs and what else there is to see: {folder}')
+    (folder / 'results.json').write_text(json.dumps(results, indent=1))
+    stage.keep(folder)

@@ -28,8 +28,9 @@ class SimulatedStage(fixtures.Fixture):
     """`hosts` simulated hosts with guests that have a disk each, half of them shared. database: mysql or postgresql."""
 
     kinds = plan.SIMULATED
-    #: Seconds for which a migration may stand still, and that all have to end in once nothing disturbs them.
+    #: Calm seconds for which a migration may stand still, and seconds that all have to end in once nothing disturbs them.
     bound, settle = 60.0, 180.0
+    settling = rules.settling(OPTIONS['conductor'])
     options = None
 
     def __init__(self, hosts, database, seed):
