@@ -161,15 +161,20 @@ class Cluster(fixtures.Fixture):
 
     def audited(self, timeout=20):
         """Give what the audit finds, is owed and has not answered; [] once that is nothing, for reports may be under way for a moment."""
-        found = []
-
-        def clean():
+        def left():
             said = self.api.audit()
-            found[:] = said['findings'] + said['debts'] + said['not_audited']
-            return not found
+            return said['findings'] + said['debts'] + said['not_audited']
+        return self._left(left, timeout)
+
+    def settled(self, instance, host, timeout=5):
+        """Give the violations; [] once there are none, for the catalogue follows with the next heartbeats."""
+        return self._left(lambda: self.violations(instance, host), timeout)
+
+    def _left(self, look, timeout):
         with contextlib.suppress(LabError):
-            self.wait_for(clean, 'a clean audit', timeout)
-        return found
+            self.wait_for(lambda: not look(), 'nothing left', timeout)
+            return []
+        return look()
 
     def violations(self, instance, host):
         """Say in words what is not as it must be after a migration: one running guest, on `host`, in the catalogue too, nothing left."""

@@ -65,12 +65,6 @@ class GracefulCase(ClassFixtures):
                                          (migration_id, migration_id)).fetchall()
         return found
 
-    def settled(self, guest, at):
-        """Give the violations once the catalogue's heartbeats have settled: at once if there are none."""
-        with contextlib.suppress(Exception):
-            self.cluster.wait_for(lambda: not self.cluster.violations(guest, at), 'no violation', 5)
-        return self.cluster.violations(guest, at)
-
     def assert_done_once(self, migration_id):
         """Every step was done once; only the job that the hypervisor was left with may stand there as interrupted."""
         for op_id, method, state in self.operations(migration_id):
@@ -95,7 +89,7 @@ class TestEveryStep(GracefulCase):
         self.cluster.restart(ended)
         shown = self.cluster.ended(migration)
         self.assertEqual(Status.FAILED if course == FAILS else Status.COMPLETED, shown['status'], shown)
-        self.assertEqual([], self.settled(guest, SOURCE if course == FAILS else DESTINATION), shown)
+        self.assertEqual([], self.cluster.settled(guest, SOURCE if course == FAILS else DESTINATION), shown)
         self.assertEqual(1, len(self.cluster.world.history(guest, 'live_migration')))
         if course == SUCCEEDS:
             self.assert_done_once(shown['id'])
@@ -140,7 +134,7 @@ class TestHandOver(GracefulCase):
         self.assertEqual('running', self.cluster.api.show(migration['id'])['status'])
         self.cluster.restart(agent)
         shown = self.cluster.ended(migration)
-        self.assertEqual((Status.COMPLETED, []), (shown['status'], self.settled(guest, DESTINATION)), shown)
+        self.assertEqual((Status.COMPLETED, []), (shown['status'], self.cluster.settled(guest, DESTINATION)), shown)
         self.assertEqual(1, len(self.cluster.world.jobs(guest)))
         self.assert_done_once(migration['id'])
         self.assertIn(('live_migration', 'interrupted'), [(m, s) for _, m, s in self.operations(migration['id'])])
@@ -162,7 +156,7 @@ class TestHandOver(GracefulCase):
         self.cluster.restart(agent)
         self.assertEqual(Status.COMPLETED, self.cluster.ended(stopping)['status'])
         shown = self.cluster.ended(migration)
-        self.assertEqual((Status.COMPLETED, []), (shown['status'], self.settled(guest, SOURCE)), shown)
+        self.assertEqual((Status.COMPLETED, []), (shown['status'], self.cluster.settled(guest, SOURCE)), shown)
 
     def test_the_time_for_an_orderly_end_is_limited(self):
         """Given work that hangs, when its agent is told to end, then it ends within its time, and the work counts as interrupted."""
@@ -198,7 +192,7 @@ class TestHandOver(GracefulCase):
             self.cluster.restart(agent)
             self.cluster.ended(stopping)
             shown = self.cluster.ended(migration)
-            self.assertEqual((Status.COMPLETED, []), (shown['status'], self.settled(guest, DESTINATION)), shown)
+            self.assertEqual((Status.COMPLETED, []), (shown['status'], self.cluster.settled(guest, DESTINATION)), shown)
 
     def test_a_disabled_host_takes_nothing_new_and_finishes_what_runs(self):
         """Given a running migration, when its destination is disabled, then it goes on, the next one is refused, and both see why."""
@@ -210,7 +204,7 @@ class TestHandOver(GracefulCase):
         self.assertIn('new kernel on Friday', str(error))
         self.assertEqual('new kernel on Friday', self.cluster.api.host_show(DESTINATION)['disabled_reason'])
         shown = self.cluster.ended(migration)
-        self.assertEqual((Status.COMPLETED, []), (shown['status'], self.settled(guest, DESTINATION)), shown)
+        self.assertEqual((Status.COMPLETED, []), (shown['status'], self.cluster.settled(guest, DESTINATION)), shown)
 
     def assertRaises_(self, kind, call, *args):
         with self.assertRaises(kind) as caught:
@@ -238,7 +232,7 @@ class TestLettingGo(GracefulCase):
         self.cluster.wait_for(lambda: migration in second.output(), 'the other one at work on it')
         frozen.resume()
         shown = self.cluster.ended({'id': migration})
-        self.assertEqual((Status.COMPLETED, []), (shown['status'], self.settled(guest, DESTINATION)), shown)
+        self.assertEqual((Status.COMPLETED, []), (shown['status'], self.cluster.settled(guest, DESTINATION)), shown)
 
 
 class TestRollingRestart(GracefulCase):
